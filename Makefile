@@ -1,0 +1,29 @@
+# ptrack: block-level change tracking for PostgreSQL
+
+# The one place that the version is written down in is the control file.
+EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(dir $(firstword $(MAKEFILE_LIST)))ptrack.control)
+
+MODULE_big = ptrack
+OBJS = \
+	src/change_query.o \
+	src/changed_segments.o \
+	src/common/summary_format.o \
+	src/hooks.o \
+	src/page_reader.o \
+	src/ptrack_api.o \
+	src/ptrack_map.o \
+	src/publish.o \
+	src/relation_files.o \
+	src/summary_store.o \
+	src/wal_records.o
+PG_CPPFLAGS = -I$(srcdir)/src -DPTRACK_VERSION='"$(EXTVERSION)"'
+PGFILEDESC = "ptrack - block-level change tracking"
+
+EXTENSION = ptrack
+DATA = sql/ptrack--$(EXTVERSION).sql
+
+TAP_TESTS = 1
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)

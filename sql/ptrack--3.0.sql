@@ -1,0 +1,119 @@
+/* ptrack 3.0 */
+
+\echo Use "CREATE EXTENSION ptrack" to load this file. \quit
+
+CREATE FUNCTION ptrack_version()
+RETURNS text
+AS 'MODULE_PATHNAME'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION ptrack_version() IS
+'version of the ptrack library';
+
+CREATE FUNCTION ptrack_init_lsn()
+RETURNS pg_lsn
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION ptrack_init_lsn() IS
+'earliest LSN that changes are known from';
+
+CREATE FUNCTION ptrack_get_pagemapset(
+	start_lsn pg_lsn,
+	OUT path text,
+	OUT pagecount bigint,
+	OUT pagemap bytea)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1000;
+
+COMMENT ON FUNCTION ptrack_get_pagemapset(pg_lsn) IS
+'relation files with blocks changed since an LSN, and bitmaps of these blocks';
+
+CREATE FUNCTION ptrack_get_change_stat(
+	start_lsn pg_lsn,
+	OUT files bigint,
+	OUT pages numeric,
+	OUT "size, MB" numeric)
+RETURNS record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION ptrack_get_change_stat(pg_lsn) IS
+'number and size of blocks changed since an LSN';
+
+CREATE FUNCTION ptrack_changed_blocks(
+	start_lsn pg_lsn,
+	end_lsn pg_lsn DEFAULT NULL,
+	OUT relfilenode oid,
+	OUT reltablespace oid,
+	OUT reldatabase oid,
+	OUT relforknumber int2,
+	OUT relblocknumber int8,
+	OUT is_limit_block bool)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10000;
+
+COMMENT ON FUNCTION ptrack_changed_blocks(pg_lsn, pg_lsn) IS
+'blocks changed by WAL of a range of LSNs';
+
+CREATE FUNCTION ptrack_get_block(path text, blkno bigint)
+RETURNS bytea
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION ptrack_get_block(text, bigint) IS
+'a block of a relation file, as a base backup reads it';
+
+CREATE FUNCTION ptrack_get_blocks(
+	start_lsn pg_lsn,
+	OUT path text,
+	OUT blkno bigint,
+	OUT page bytea)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10000;
+
+COMMENT ON FUNCTION ptrack_get_blocks(pg_lsn) IS
+'contents of all blocks changed since an LSN';
+
+CREATE FUNCTION ptrack_stat(
+	OUT engine text,
+	OUT coverage_start pg_lsn,
+	OUT coverage_end pg_lsn,
+	OUT map_size bigint,
+	OUT map_used bigint,
+	OUT summaries bigint,
+	OUT summary_bytes bigint,
+	OUT flushes bigint,
+	OUT flush_failures bigint,
+	OUT last_flush_ms double precision,
+	OUT gaps bigint,
+	OUT overflows bigint,
+	OUT scan_lag bigint)
+RETURNS record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION ptrack_stat() IS
+'statistics of change tracking';
+
+CREATE VIEW pg_stat_ptrack AS
+	SELECT * FROM ptrack_stat();
+
+GRANT SELECT ON pg_stat_ptrack TO PUBLIC;
+
+/*
+ * What shows paths or activity is for those who monitor the server, and what
+ * shows contents is for whom it is granted to.
+ */
+REVOKE ALL ON FUNCTION ptrack_get_pagemapset(pg_lsn) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_get_change_stat(pg_lsn) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_changed_blocks(pg_lsn, pg_lsn) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_get_block(text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_get_blocks(pg_lsn) FROM PUBLIC;
+
+GRANT EXECUTE ON FUNCTION ptrack_get_pagemapset(pg_lsn) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION ptrack_get_change_stat(pg_lsn) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION ptrack_changed_blocks(pg_lsn, pg_lsn) TO pg_monitor;

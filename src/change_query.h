@@ -1,0 +1,28 @@
+/*
+ * change_query.h
+ *		What changed since an LSN: summaries and live map together.
+ */
+#ifndef PTRACK_CHANGE_QUERY_H
+#define PTRACK_CHANGE_QUERY_H
+
+#include "access/xlogdefs.h"
+#include "common/change_item.h"
+
+/* The range that answers are possible for, and what they would be made of. */
+typedef struct Coverage
+{
+	XLogRecPtr	start;
+	XLogRecPtr	end;			/* the current end of WAL */
+	int			summaries;		/* files in the store, used or not */
+	uint64		bytes;			/* size of those files */
+	int			gaps;			/* places where their chain is broken */
+} Coverage;
+
+typedef struct ChangeQuery ChangeQuery;
+
+extern void coverage_get(Coverage *coverage);
+
+extern ChangeQuery *change_query_begin(XLogRecPtr start, XLogRecPtr end);
+extern bool change_query_next(ChangeQuery *query, ChangeItem *item);
+
+#endif							/* PTRACK_CHANGE_QUERY_H */

@@ -1,0 +1,96 @@
+/*
+ * summary_format.h
+ *		Writing and reading the bytes of a change summary.
+ *
+ * Pure: no I/O but through callbacks, no allocation, no error reporting, so
+ * that the server, clients and tests share the source.  The format itself is
+ * specified at the top of summary_format.c.
+ */
+#ifndef PTRACK_SUMMARY_FORMAT_H
+#define PTRACK_SUMMARY_FORMAT_H
+
+#include "access/xlogdefs.h"
+#include "change_item.h"
+#include "port/pg_crc32c.h"
+
+#define LINEAGE_LEN			16
+#define SUMMARY_BUFFER		8192
+
+/* Summary flags */
+#define SUMMARY_COARSE		0x0001	/* the live map overflowed in this range */
+
+/*
+ * Lineage: who this history is at a redo point.  All zero: not known.
+ */
+typedef struct Lineage
+{
+	uint8		id[LINEAGE_LEN];
+} Lineage;
+
+/*
+ * What a summary says of itself.  It covers [start, end), and holds one cycle:
+ * start and end are redo points that follow each other.
+ */
+typedef struct SummaryHeader
+{
+	uint64		system_identifier;
+	XLogRecPtr	start;
+	XLogRecPtr	end;
+	TimeLineID	tli;			/* the timeline that end is on */
+	uint32		block_size;		/* bytes */
+	uint32		segment_blocks; /* blocks in a full segment file */
+	uint32		flags;
+	Lineage		start_lineage;
+	Lineage		end_lineage;
+} SummaryHeader;
+
+/* Writes all of len bytes, or returns false. */
+typedef bool (*summary_write_fn) (void *arg, const void *data, size_t len);
+
+typedef struct SummaryWriter
+{
+	summary_write_fn write;
+	void	   *arg;
+	pg_crc32c	crc;
+	ChangeKey	last;			/* of the latest item put */
+	uint64		items;
+	size_t		used;			/* bytes of buffer */
+	bool		failed;			/* the callback said no: nothing more is done */
+	uint8		buffer[SUMMARY_BUFFER];
+} SummaryWriter;
+
+extern void summary_write_begin(SummaryWriter *writer, summary_write_fn write,
+								void *arg, const SummaryHeader *header);
+extern void summary_write_item(SummaryWriter *writer, const ChangeItem *item);
+extern bool summary_write_end(SummaryWriter *writer);
+
+/* Returns the number of bytes read, 0 at the end, -1 on error. */
+typedef ssize_t (*summary_read_fn) (void *arg, void *data, size_t len);
+
+typedef struct SummaryReader
+{
+	summary_read_fn read;
+	void	   *arg;
+	pg_crc32c	crc;
+	ChangeKey	last;			/* of the latest item returned */
+	bool		have_entry;		/* last is set */
+	uint64		items;
+	size_t		used;			/* bytes of buffer that were filled */
+	size_t		next;			/* of them, those already taken */
+	const char *problem;		/* NULL, or what is wrong; see below */
+	bool		read_failed;	/* problem is the callback's -1 */
+	uint8		buffer[SUMMARY_BUFFER];
+} SummaryReader;
+
+typedef enum SummaryResult
+{
+	SUMMARY_BAD = -1,			/* reader->problem says what is wrong */
+	SUMMARY_END = 0,			/* and everything before it was as written */
+	SUMMARY_ITEM = 1,
+} SummaryResult;
+
+extern bool summary_read_begin(SummaryReader *reader, summary_read_fn read,
+							   void *arg, SummaryHeader *header);
+extern SummaryResult summary_read_item(SummaryReader *reader, ChangeItem *item);
+
+#endif							/* PTRACK_SUMMARY_FORMAT_H */

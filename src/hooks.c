@@ -1,0 +1,300 @@
+/*
+ * hooks.c
+ *		How ptrack is attached to the server: settings, shared memory, hooks.
+ *
+ * Nothing is decided here; each hook calls the hook that was there before, and
+ * the module that does the work.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include <dlfcn.h>
+
+#include "access/rmgr.h"
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "core_hooks.h"
+#include "fmgr.h"
+#include "hooks.h"
+#include "miscadmin.h"
+#include "ptrack_map.h"
+#include "publish.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "summary_store.h"
+#include "utils/guc.h"
+#include "wal_records.h"
+
+PG_MODULE_MAGIC;
+
+PGDLLEXPORT void _PG_init(void);
+
+#define LWLOCK_TRANCHE "ptrack"
+
+/* Settings */
+static int	map_size_setting = 64;
+static int	keep_time_setting = 10 * 24 * 60;
+
+/* The core patch's hook variables; NULL on a server without them. */
+static xlog_insert_hook_type *insert_hook;
+static redo_point_hook_type *redo_hook;
+static checkpoint_hook_type *ckpt_hook;
+
+/* What was there before us. */
+static xlog_insert_hook_type previous_insert_hook;
+static redo_point_hook_type previous_redo_hook;
+static checkpoint_hook_type previous_ckpt_hook;
+static shmem_request_hook_type previous_shmem_request_hook;
+static shmem_startup_hook_type previous_shmem_startup_hook;
+static void (*previous_redo[RM_MAX_ID + 1]) (XLogReaderState *record);
+
+static bool preloaded;
+static bool redo_table_taken;
+static bool redo_start_noted;	/* in the startup process */
+
+/*
+ * WAL
+ */
+
+/* A WAL insertion lock is held, in a critical section. */
+static void
+on_insert(const XLogRecData *rdata, XLogRecPtr start, XLogRecPtr end)
+{
+	wal_insert_effects(rdata, &map_effects);
+	if (previous_insert_hook)
+		previous_insert_hook(rdata, start, end);
+}
+
+/* All WAL insertion locks are held, in a critical section. */
+static void
+on_redo_point(XLogRecPtr old_redo, XLogRecPtr new_redo)
+{
+	map_cut(old_redo, new_redo);
+	if (previous_redo_hook)
+		previous_redo_hook(old_redo, new_redo);
+}
+
+/* In the process that makes checkpoints; must not throw. */
+static void
+on_checkpoint(XLogRecPtr redo, int flags)
+{
+	publish_cycles(redo, keep_time_setting);
+	if (previous_ckpt_hook)
+		previous_ckpt_hook(redo, flags);
+}
+
+/*
+ * Redo of a record, in the startup process.  It is marked whether or not its
+ * pages turn out to need it: one that is on disk already is not dirtied again,
+ * and yet belongs to the cycle.  Marked first, as it is on insertion.
+ */
+static void
+redo_record(XLogReaderState *record)
+{
+	if (!redo_start_noted)
+	{
+		/* No restartpoint can have moved it yet. */
+		map_note_start(GetRedoRecPtr());
+		redo_start_noted = true;
+	}
+	wal_redo_effects(record, &map_effects);
+	previous_redo[XLogRecGetRmid(record)] (record);
+}
+
+/*
+ * Puts redo_record before the redo function of every resource manager.  Done
+ * when shared memory is set up: custom ones may be registered until then.
+ */
+static void
+take_redo_table(void)
+{
+	if (redo_table_taken)
+		return;
+	for (int rmid = 0; rmid <= RM_MAX_ID; rmid++)
+	{
+		if (!RmgrIdExists((RmgrId) rmid))
+			continue;
+		previous_redo[rmid] = RmgrTable[rmid].rm_redo;
+		RmgrTable[rmid].rm_redo = redo_record;
+	}
+	redo_table_taken = true;
+}
+
+/*
+ * Shared memory
+ */
+
+static void
+on_shmem_request(void)
+{
+	if (previous_shmem_request_hook)
+		previous_shmem_request_hook();
+	RequestAddinShmemSpace(add_size(map_shmem_size(map_size_setting),
+									publish_shmem_size()));
+	RequestNamedLWLockTranche(LWLOCK_TRANCHE, 1);
+}
+
+/* Called again when the server starts anew after a crash of a backend. */
+static void
+on_shmem_startup(void)
+{
+	if (previous_shmem_startup_hook)
+		previous_shmem_startup_hook();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	map_shmem_init(map_size_setting, &GetNamedLWLockTranche(LWLOCK_TRANCHE)->lock);
+	publish_shmem_init();
+	LWLockRelease(AddinShmemInitLock);
+	if (!IsUnderPostmaster)
+		store_remove_temporary();
+	take_redo_table();
+}
+
+static void
+on_shmem_startup_disabled(void)
+{
+	if (previous_shmem_startup_hook)
+		previous_shmem_startup_hook();
+	if (!IsUnderPostmaster)
+		store_remove_all();
+}
+
+/*
+ * Loading
+ */
+
+static void
+define_settings(void)
+{
+	DefineCustomIntVariable("ptrack.map_size",
+							"Sets the size of the map of changed blocks in shared memory.",
+							"One megabyte suffices for changes scattered over some 20 GB between two checkpoints. Zero disables tracking, and removes what is known of changes so far.",
+							&map_size_setting, map_size_setting, 0, 32 * 1024,
+							PGC_POSTMASTER, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("ptrack.keep_time",
+							"Sets the time after which change summaries are removed.",
+							"Incremental backups need the summaries since the start of their prior backup. Zero keeps them forever.",
+							&keep_time_setting, keep_time_setting, 0, INT_MAX / 60,
+							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
+	MarkGUCPrefixReserved("ptrack");
+}
+
+/*
+ * Looks up the core patch's hooks.  Returns NULL if they are there and of the
+ * version that this library was written for, else what is wrong.
+ */
+static const char *
+find_core_hooks(void)
+{
+	const int  *version = dlsym(RTLD_DEFAULT, "xlog_hooks_version");
+
+	if (version == NULL)
+		return "The server was built without ptrack's core patch.";
+	if (*version != CORE_HOOKS_VERSION)
+		return "The server was built with another version of ptrack's core patch.";
+	insert_hook = dlsym(RTLD_DEFAULT, "xlog_insert_hook");
+	redo_hook = dlsym(RTLD_DEFAULT, "redo_point_hook");
+	ckpt_hook = dlsym(RTLD_DEFAULT, "checkpoint_hook");
+	if (insert_hook == NULL || redo_hook == NULL || ckpt_hook == NULL)
+	{
+		insert_hook = NULL;
+		return "The server's hooks for change tracking are incomplete.";
+	}
+	return NULL;
+}
+
+static void
+install_core_hooks(void)
+{
+	previous_insert_hook = *insert_hook;
+	*insert_hook = on_insert;
+	previous_redo_hook = *redo_hook;
+	*redo_hook = on_redo_point;
+	previous_ckpt_hook = *ckpt_hook;
+	*ckpt_hook = on_checkpoint;
+}
+
+static void
+install_shmem_hooks(void)
+{
+	previous_shmem_startup_hook = shmem_startup_hook;
+	if (map_size_setting == 0)
+	{
+		shmem_startup_hook = on_shmem_startup_disabled;
+		return;
+	}
+	shmem_startup_hook = on_shmem_startup;
+	previous_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = on_shmem_request;
+}
+
+void
+_PG_init(void)
+{
+	const char *problem;
+
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	preloaded = true;
+	define_settings();
+	problem = find_core_hooks();
+	if (problem)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("ptrack cannot track changes on this server"),
+				 errdetail("%s", problem)));
+		return;
+	}
+	install_shmem_hooks();
+	if (map_size_setting > 0)
+		install_core_hooks();
+}
+
+/*
+ * For callers
+ */
+
+/*
+ * Is tracking switched off by its setting?  ERROR if it is impossible for
+ * another reason.
+ */
+bool
+tracking_disabled(void)
+{
+	if (!preloaded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("ptrack must be loaded via \"shared_preload_libraries\""),
+				 errhint("Add \"shared_preload_libraries = 'ptrack'\" to postgresql.conf, or \"ptrack\" to the libraries listed there, and restart the server.")));
+	if (insert_hook == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("ptrack cannot track changes on this server"),
+				 errdetail("The server has no hooks for change tracking, or not those that this library needs."),
+				 errhint("Build the server with the core patch that comes with ptrack.")));
+	return map_size_setting == 0;
+}
+
+/*
+ * ERROR unless changes are tracked.
+ */
+void
+tracking_require(void)
+{
+	if (tracking_disabled())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("change tracking is disabled"),
+				 errhint("Set \"ptrack.map_size\" to a value greater than zero and restart the server.")));
+}
+
+/*
+ * How changes come to be known here.
+ */
+const char *
+tracking_engine(void)
+{
+	return RecoveryInProgress() ? "redo" : "hooks";
+}

@@ -1,0 +1,889 @@
+/*
+ * ptrack_map.c
+ *		The live map of changed blocks, in shared memory.
+ *
+ * The map has two halves.  One holds the running cycle; the other is free, or
+ * frozen: it holds a cycle that has ended and whose summary is not yet
+ * durable.  Each half has three open-addressing tables:
+ *
+ *		pieces		a bitmap of PIECE_BLOCKS blocks of a relation fork
+ *		relations	the limit blocks of a relation's forks
+ *		databases	presence means that (tablespace, database) was reset
+ *
+ * When a table is full, a mark goes into the next one: instead of the block,
+ * the whole fork (limit block 0), then the whole database, then a flag that
+ * says that everything changed.  So a mark is never lost, and what is coarse
+ * needs no notion of its own anywhere else.
+ *
+ * Locks and memory ordering
+ *
+ * - Marks are made with a WAL insertion lock held, or in the startup process.
+ *   They take no lock, allocate nothing and cannot fail.  A slot is claimed by
+ *   setting the two words of its key, each by compare-and-exchange; whoever
+ *   finds the first word set and the second not may claim the second for
+ *   another key that shares the first.  A key, once whole, stays until the
+ *   half is cleared, and a probe only passes slots that can never hold its
+ *   key, so that no key gets two slots and nobody waits for anybody.
+ * - map_cut runs with all WAL insertion locks held, or while nothing can
+ *   insert.  It swaps halves and moves nothing.  That all insertion locks are
+ *   held orders it against marks.
+ * - Whoever copies a half holds the map's LWLock shared; whoever clears one,
+ *   or moves the start of a running one, holds it exclusively.  A cut may come
+ *   at any moment in between, so a copy reads the cycle number first: the half
+ *   that it says is running holds, running or just frozen, all marks whose
+ *   insertion lock had been released by then.
+ * - A bit is visible to others when the record's insertion lock is released.
+ *
+ * A crash loses the map.  Redo starts at the redo point that the running cycle
+ * began at, or at an earlier one, and marks the same blocks again.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "ptrack_map.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/memutils.h"
+
+typedef struct MapKey
+{
+	pg_atomic_uint64 where;		/* 0: the slot is free */
+	pg_atomic_uint64 what;		/* 0: claimed by where, not yet by what */
+} MapKey;
+
+/* Limit blocks by fork, as their complement: 0 means that there is none. */
+typedef struct MapLimits
+{
+	pg_atomic_uint32 inverted[MAX_FORKNUM + 1];
+} MapLimits;
+
+typedef struct MapPiece
+{
+	pg_atomic_uint32 words[PIECE_WORDS];
+} MapPiece;
+
+typedef enum HalfState
+{
+	HALF_FREE,					/* empty */
+	HALF_RUNNING,
+	HALF_FROZEN,				/* no more marks; not yet durable */
+} HalfState;
+
+typedef enum MapTable
+{
+	TABLE_PIECES,
+	TABLE_RELATIONS,
+	TABLE_DATABASES,
+} MapTable;
+
+#define MAP_TABLES	(TABLE_DATABASES + 1)
+
+/* All fields are atomic, so that a copy may look at them during a cut. */
+typedef struct HalfHeader
+{
+	pg_atomic_uint64 start;		/* redo point; 0: not known yet */
+	pg_atomic_uint64 end;		/* redo point; 0: running */
+	pg_atomic_uint32 state;
+	pg_atomic_uint32 everything;	/* all that can be said is "changed" */
+	pg_atomic_uint32 coarse;	/* a table was full */
+	pg_atomic_uint32 used[MAP_TABLES];
+} HalfHeader;
+
+typedef struct MapShared
+{
+	/* Written by cuts only, read at each mark: a cache line of its own. */
+	union
+	{
+		pg_atomic_uint64 cycle; /* its lowest bit says which half is running */
+		char		pad[PG_CACHE_LINE_SIZE];
+	}			running;
+	union
+	{
+		HalfHeader state;
+		char		pad[2 * PG_CACHE_LINE_SIZE];
+	}			half[2];
+	pg_atomic_uint64 overflows;
+} MapShared;
+
+/* Where the tables of a half are; the same in all processes. */
+typedef struct MapHalf
+{
+	HalfHeader *state;
+	MapKey	   *keys[MAP_TABLES];
+	uint32		slots[MAP_TABLES];
+	uint32		room[MAP_TABLES];	/* slots that may be used */
+	MapPiece   *pieces;
+	MapLimits  *limits;
+} MapHalf;
+
+typedef struct SnapshotItem
+{
+	ChangeKey	key;
+	union
+	{
+		BlockNumber limit;
+		uint32		piece;		/* index into the snapshot's bits */
+	}			u;
+} SnapshotItem;
+
+/*
+ * The pieces that this process marked lately, so that the next mark of the
+ * same piece needs no probing.  A cut makes all of them stale at once.
+ */
+typedef struct CachedPiece
+{
+	uint64		where;
+	uint64		what;
+	uint64		cycle;
+	MapPiece   *piece;
+} CachedPiece;
+
+#define CACHED_PIECES	64
+
+static MapShared *shared;
+static LWLock *map_lock;
+static MapHalf halves[2];
+static Size map_size;
+static CachedPiece cache[CACHED_PIECES];
+
+/*
+ * Layout
+ */
+
+static void
+half_layout(Size bytes, uint32 slots[MAP_TABLES])
+{
+	Size		per_relation = sizeof(MapKey) + sizeof(MapLimits);
+	Size		per_piece = sizeof(MapKey) + sizeof(MapPiece);
+
+	/* The shares suit a relation with a few changed pieces on the average. */
+	slots[TABLE_DATABASES] = (uint32) (bytes / 512 / sizeof(MapKey));
+	slots[TABLE_RELATIONS] = (uint32) (bytes / 8 / per_relation);
+	slots[TABLE_PIECES] = (uint32) ((bytes - bytes / 512 - bytes / 8) / per_piece);
+}
+
+/*
+ * Shared memory for a map of that size, both halves together.
+ */
+Size
+map_shmem_size(int megabytes)
+{
+	return add_size(MAXALIGN(sizeof(MapShared)) + PG_CACHE_LINE_SIZE,
+					mul_size((Size) megabytes, 1024 * 1024));
+}
+
+/* Returns where the half ends. */
+static char *
+half_attach(MapHalf *half, HalfHeader *state, char *memory, Size bytes)
+{
+	char	   *p = memory;
+
+	half->state = state;
+	half_layout(bytes, half->slots);
+	half->pieces = (MapPiece *) p;
+	p += half->slots[TABLE_PIECES] * sizeof(MapPiece);
+	for (int t = 0; t < MAP_TABLES; t++)
+	{
+		half->keys[t] = (MapKey *) p;
+		p += half->slots[t] * sizeof(MapKey);
+		/* Beyond this, probes get long, and they must end at a free slot. */
+		half->room[t] = half->slots[t] - half->slots[t] / 8;
+	}
+	half->limits = (MapLimits *) p;
+	p += half->slots[TABLE_RELATIONS] * sizeof(MapLimits);
+	Assert(p <= memory + bytes);
+	return memory + bytes;
+}
+
+/*
+ * Creates the map, or attaches to it.  Called with AddinShmemInitLock held.
+ * The first half runs from a redo point that map_note_start or the first cut
+ * tells.
+ */
+void
+map_shmem_init(int megabytes, LWLock *lock)
+{
+	bool		found;
+	Size		half_bytes = (Size) megabytes * 1024 * 1024 / 2;
+	char	   *memory;
+
+	map_size = map_shmem_size(megabytes);
+	shared = ShmemInitStruct("ptrack map", map_size, &found);
+	map_lock = lock;
+	memory = (char *) TYPEALIGN(PG_CACHE_LINE_SIZE, (char *) shared + sizeof(MapShared));
+
+	for (int i = 0; i < 2; i++)
+		memory = half_attach(&halves[i], &shared->half[i].state, memory, half_bytes);
+
+	if (!found)
+	{
+		/*
+		 * Fresh shared memory is all zero, which is what empty tables are and
+		 * what all atomics here start from.  Leaving it untouched keeps the
+		 * server's start independent of the map's size.
+		 */
+		memset(shared, 0, sizeof(MapShared));
+		pg_atomic_write_u32(&halves[0].state->state, HALF_RUNNING);
+	}
+}
+
+/*
+ * Tables
+ */
+
+static inline uint32
+first_slot(uint64 where, uint64 what, uint32 slots)
+{
+	uint64		h = what * UINT64CONST(0x9e3779b97f4a7c15);
+
+	h ^= (where + (h >> 29)) * UINT64CONST(0xbf58476d1ce4e5b9);
+	h ^= h >> 32;
+	return (uint32) ((h & 0xffffffff) * slots >> 32);
+}
+
+/*
+ * Is the slot the key's, after claiming it for the key if it was free?  Sets
+ * *claimed when it was this call that claimed it.
+ */
+static inline bool
+slot_is_for(MapKey *key, uint64 where, uint64 what, bool *claimed)
+{
+	uint64		seen_where = pg_atomic_read_u64(&key->where);
+	uint64		seen_what;
+
+	if (seen_where == 0 &&
+		pg_atomic_compare_exchange_u64(&key->where, &seen_where, where))
+		seen_where = where;
+	if (seen_where != where)
+		return false;
+
+	seen_what = pg_atomic_read_u64(&key->what);
+	if (seen_what == 0 &&
+		pg_atomic_compare_exchange_u64(&key->what, &seen_what, what))
+	{
+		*claimed = true;
+		return true;
+	}
+	return seen_what == what;
+}
+
+/*
+ * The slot of a key, which is added unless the table is full: then -1.  Sets
+ * *added when it was not there before.  The table always has free slots, since
+ * only holders of insertion locks, who are few, can overrun its limit together.
+ */
+static int64
+table_slot(MapHalf *half, MapTable table, uint64 where, uint64 what, bool *added)
+{
+	uint32		slots = half->slots[table];
+	uint32		slot = first_slot(where, what, slots);
+	bool		full = pg_atomic_read_u32(&half->state->used[table]) >= half->room[table];
+
+	*added = false;
+	for (;;)
+	{
+		MapKey	   *key = &half->keys[table][slot];
+
+		if (full && pg_atomic_read_u64(&key->where) == 0)
+			return -1;
+		if (slot_is_for(key, where, what, added))
+		{
+			if (*added)
+				pg_atomic_fetch_add_u32(&half->state->used[table], 1);
+			return slot;
+		}
+		if (++slot == slots)
+			slot = 0;
+	}
+}
+
+/*
+ * Marks
+ */
+
+static void
+note_overflow(MapHalf *half)
+{
+	pg_atomic_fetch_add_u64(&shared->overflows, 1);
+	pg_atomic_write_u32(&half->state->coarse, 1);
+}
+
+static void
+half_set_everything(MapHalf *half)
+{
+	if (pg_atomic_exchange_u32(&half->state->everything, 1) == 0)
+		note_overflow(half);
+}
+
+/* Returns whether that was news. */
+static bool
+half_reset_database(MapHalf *half, uint64 where)
+{
+	bool		added;
+
+	if (table_slot(half, TABLE_DATABASES, where, 1, &added) < 0)
+		half_set_everything(half);
+	return added;
+}
+
+/* Returns whether that lowered the limit. */
+static bool
+half_set_limit(MapHalf *half, uint64 where, RelFileNumber relation,
+			   ForkNumber fork, BlockNumber limit)
+{
+	bool		added;
+	int64		slot = table_slot(half, TABLE_RELATIONS, where,
+								  change_entry(relation, MAIN_FORKNUM) | 1, &added);
+	uint32		inverted = ~limit;
+	uint32		seen;
+
+	if (slot < 0)
+	{
+		if (half_reset_database(half, where))
+			note_overflow(half);
+		return false;
+	}
+	seen = pg_atomic_read_u32(&half->limits[slot].inverted[fork]);
+	while (seen < inverted)
+	{
+		if (pg_atomic_compare_exchange_u32(&half->limits[slot].inverted[fork],
+										   &seen, inverted))
+			return true;
+	}
+	return false;
+}
+
+static inline MapHalf *
+running_half(uint64 *cycle)
+{
+	*cycle = pg_atomic_read_u64(&shared->running.cycle);
+	return &halves[*cycle & 1];
+}
+
+/* The piece to mark, or NULL when it had to be noted in a coarser way. */
+static MapPiece *
+half_piece(MapHalf *half, uint64 where, uint64 what)
+{
+	ChangeKey	key = {where, what};
+	int64		slot;
+	bool		added;
+
+	if (pg_atomic_read_u32(&half->state->everything) != 0)
+		return NULL;
+	slot = table_slot(half, TABLE_PIECES, where, what, &added);
+	if (slot >= 0)
+		return &half->pieces[slot];
+	if (half_set_limit(half, where, change_relation(&key), change_fork(&key), 0))
+		note_overflow(half);
+	return NULL;
+}
+
+static void
+map_mark(void *arg, const RelFileLocator *rlocator, ForkNumber fork,
+		 BlockNumber block)
+{
+	uint64		cycle;
+	MapHalf    *half = running_half(&cycle);
+	uint64		where = change_where(rlocator->spcOid, rlocator->dbOid);
+	uint64		what = change_piece(rlocator->relNumber, fork, block / PIECE_BLOCKS);
+	CachedPiece *cached = &cache[(what ^ what >> 32) % CACHED_PIECES];
+	pg_atomic_uint32 *word;
+	uint32		bit = (uint32) 1 << (block % 32);
+
+	if (unlikely(cached->what != what || cached->where != where ||
+				 cached->cycle != cycle || cached->piece == NULL))
+	{
+		cached->piece = half_piece(half, where, what);
+		cached->where = where;
+		cached->what = what;
+		cached->cycle = cycle;
+		if (cached->piece == NULL)
+			return;
+	}
+
+	/* Most marks find their bit set: then the cache line stays shared. */
+	word = &cached->piece->words[block / 32 % PIECE_WORDS];
+	if ((pg_atomic_read_u32(word) & bit) == 0)
+		pg_atomic_fetch_or_u32(word, bit);
+}
+
+static void
+map_limit(void *arg, const RelFileLocator *rlocator, ForkNumber fork,
+		  BlockNumber limit)
+{
+	uint64		cycle;
+
+	half_set_limit(running_half(&cycle),
+				   change_where(rlocator->spcOid, rlocator->dbOid),
+				   rlocator->relNumber, fork, limit);
+}
+
+static void
+map_reset(void *arg, Oid tablespace, Oid database)
+{
+	uint64		cycle;
+
+	half_reset_database(running_half(&cycle), change_where(tablespace, database));
+}
+
+static void
+map_unknown(void *arg)
+{
+	uint64		cycle;
+
+	half_set_everything(running_half(&cycle));
+}
+
+/*
+ * The live map as the destination of effects: usable wherever a WAL insertion
+ * lock is held, and in the startup process.
+ */
+const WalEffects map_effects = {
+	.mark = map_mark,
+	.limit = map_limit,
+	.reset = map_reset,
+	.unknown = map_unknown,
+};
+
+/*
+ * Cycles
+ */
+
+/*
+ * Says that the first cycle since the server started began at that redo
+ * point.  Only the first call counts.
+ */
+void
+map_note_start(XLogRecPtr redo)
+{
+	uint64		unknown = InvalidXLogRecPtr;
+
+	if (pg_atomic_read_u64(&shared->running.cycle) == 0)
+		pg_atomic_compare_exchange_u64(&halves[0].state->start, &unknown, redo);
+}
+
+/*
+ * A new redo point was fixed: what follows belongs to a new cycle.  Called
+ * with all WAL insertion locks held, inside a critical section.
+ *
+ * If an earlier checkpoint failed after its redo point was fixed, or could not
+ * publish, the other half is still frozen.  Then the running cycle simply goes
+ * on across this redo point: its summary will say a little too much, and
+ * nothing is lost.
+ */
+void
+map_cut(XLogRecPtr old_redo, XLogRecPtr new_redo)
+{
+	uint64		cycle;
+	HalfHeader *running = running_half(&cycle)->state;
+	HalfHeader *other = halves[(cycle + 1) & 1].state;
+
+	map_note_start(old_redo);
+	if (pg_atomic_read_u32(&other->state) != HALF_FREE)
+		return;
+
+	pg_atomic_write_u64(&other->start, new_redo);
+	pg_atomic_write_u64(&other->end, InvalidXLogRecPtr);
+	pg_atomic_write_u32(&other->state, HALF_RUNNING);
+	pg_atomic_write_u64(&running->end, new_redo);
+	pg_atomic_write_u32(&running->state, HALF_FROZEN);
+
+	/* A copy that sees the new cycle number must see all of the above. */
+	pg_write_barrier();
+	pg_atomic_write_u64(&shared->running.cycle, cycle + 1);
+}
+
+/*
+ * The frozen half became durable: clears it for the next cycle.
+ */
+void
+map_release_frozen(void)
+{
+	uint64		cycle;
+	MapHalf    *half;
+
+	LWLockAcquire(map_lock, LW_EXCLUSIVE);
+	running_half(&cycle);
+	half = &halves[(cycle + 1) & 1];
+	Assert(pg_atomic_read_u32(&half->state->state) == HALF_FROZEN);
+
+	for (int t = 0; t < MAP_TABLES; t++)
+	{
+		for (uint32 slot = 0; slot < half->slots[t]; slot++)
+		{
+			MapKey	   *key = &half->keys[t][slot];
+
+			if (pg_atomic_read_u64(&key->where) == 0)
+				continue;
+			if (t == TABLE_PIECES)
+				memset(&half->pieces[slot], 0, sizeof(MapPiece));
+			if (t == TABLE_RELATIONS)
+				memset(&half->limits[slot], 0, sizeof(MapLimits));
+			memset(key, 0, sizeof(*key));
+		}
+	}
+	for (int t = 0; t < MAP_TABLES; t++)
+		pg_atomic_write_u32(&half->state->used[t], 0);
+	pg_atomic_write_u32(&half->state->everything, 0);
+	pg_atomic_write_u32(&half->state->coarse, 0);
+	pg_atomic_write_u64(&half->state->start, InvalidXLogRecPtr);
+	pg_write_barrier();
+	pg_atomic_write_u32(&half->state->state, HALF_FREE);
+	LWLockRelease(map_lock);
+}
+
+/*
+ * What the running half holds before that redo point became durable without a
+ * cut: from now on it only answers for what follows, with a few marks that
+ * are older.
+ */
+void
+map_advance_running(XLogRecPtr redo)
+{
+	uint64		cycle;
+
+	LWLockAcquire(map_lock, LW_EXCLUSIVE);
+	pg_atomic_write_u64(&running_half(&cycle)->state->start, redo);
+	LWLockRelease(map_lock);
+}
+
+/*
+ * Snapshots
+ */
+
+static int
+item_cmp(const void *a, const void *b)
+{
+	return change_key_cmp(&((const SnapshotItem *) a)->key,
+						  &((const SnapshotItem *) b)->key);
+}
+
+/* Keys in use, and some more that may be added meanwhile. */
+static size_t
+snapshot_room(const MapHalf *half, MapTable table)
+{
+	return Min(pg_atomic_read_u32(&half->state->used[table]) + 1024,
+			   half->slots[table]);
+}
+
+static void *
+allocate(Size size)
+{
+	return MemoryContextAllocExtended(CurrentMemoryContext, size,
+									  MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+}
+
+/* A whole key, or false. */
+static inline bool
+slot_key(const MapHalf *half, MapTable table, uint32 slot, ChangeKey *key)
+{
+	MapKey	   *shared_key = &half->keys[table][slot];
+
+	key->where = pg_atomic_read_u64(&shared_key->where);
+	key->what = pg_atomic_read_u64(&shared_key->what);
+	return key->where != 0 && key->what != 0;
+}
+
+/*
+ * These three add what a table holds to the snapshot.  They return false when
+ * the table turned out to hold more than there is room for.
+ */
+
+static bool
+copy_pieces(const MapHalf *half, MapSnapshot *snapshot, size_t room)
+{
+	uint32		copied = 0;
+
+	for (uint32 slot = 0; slot < half->slots[TABLE_PIECES]; slot++)
+	{
+		SnapshotItem *item = &snapshot->items[snapshot->nitems];
+		ChangeKey	key;
+
+		if (!slot_key(half, TABLE_PIECES, slot, &key))
+			continue;
+		if (copied == room)
+			return false;
+		item->key = key;
+		item->u.piece = copied;
+		memcpy(snapshot->bits + (size_t) copied * PIECE_WORDS,
+			   &half->pieces[slot], sizeof(MapPiece));
+		copied++;
+		snapshot->nitems++;
+	}
+	return true;
+}
+
+static bool
+copy_limits(const MapHalf *half, MapSnapshot *snapshot, size_t room)
+{
+	size_t		copied = 0;
+
+	for (uint32 slot = 0; slot < half->slots[TABLE_RELATIONS]; slot++)
+	{
+		ChangeKey	key;
+
+		if (!slot_key(half, TABLE_RELATIONS, slot, &key))
+			continue;
+		if (copied++ == room)
+			return false;
+		for (int fork = 0; fork <= MAX_FORKNUM; fork++)
+		{
+			uint32		inverted = pg_atomic_read_u32(&half->limits[slot].inverted[fork]);
+			SnapshotItem *item = &snapshot->items[snapshot->nitems];
+
+			if (inverted == 0)
+				continue;
+			item->key.where = key.where;
+			item->key.what = change_entry(change_relation(&key), (ForkNumber) fork);
+			item->u.limit = ~inverted;
+			snapshot->nitems++;
+		}
+	}
+	return true;
+}
+
+static void
+add_whole(MapSnapshot *snapshot, uint64 where)
+{
+	SnapshotItem *item = &snapshot->items[snapshot->nitems++];
+
+	item->key.where = where;
+	item->key.what = CHANGE_RESET_WHAT;
+	item->u.limit = 0;
+}
+
+static bool
+copy_databases(const MapHalf *half, MapSnapshot *snapshot, size_t room)
+{
+	size_t		copied = 0;
+
+	for (uint32 slot = 0; slot < half->slots[TABLE_DATABASES]; slot++)
+	{
+		ChangeKey	key;
+
+		if (!slot_key(half, TABLE_DATABASES, slot, &key))
+			continue;
+		if (copied++ == room)
+			return false;
+		add_whole(snapshot, key.where);
+	}
+	return true;
+}
+
+/* Returns false when there is no memory for it. */
+static bool
+snapshot_allocate(MapSnapshot *snapshot, const size_t room[MAP_TABLES])
+{
+	snapshot->nitems = snapshot->next = 0;
+	snapshot->entry.where = snapshot->entry.what = PG_UINT64_MAX;
+	snapshot->items = allocate(sizeof(SnapshotItem) *
+							   (room[TABLE_PIECES] +
+								room[TABLE_RELATIONS] * (MAX_FORKNUM + 1) +
+								room[TABLE_DATABASES] + 1));
+	snapshot->bits = allocate(sizeof(MapPiece) * room[TABLE_PIECES]);
+	if (snapshot->items && snapshot->bits)
+		return true;
+	map_snapshot_free(snapshot);
+	return false;
+}
+
+/*
+ * Copies a half; the lock is held.  Returns false when there is no memory for
+ * that.  Marks that are made meanwhile may or may not be in the copy.  When
+ * they take more room than was set aside for them, it is made again.
+ */
+static bool
+snapshot_half(const MapHalf *half, MapSnapshot *snapshot)
+{
+	for (;;)
+	{
+		size_t		room[MAP_TABLES];
+
+		for (int t = 0; t < MAP_TABLES; t++)
+			room[t] = snapshot_room(half, (MapTable) t);
+		if (!snapshot_allocate(snapshot, room))
+			return false;
+
+		pg_memory_barrier();
+		if (copy_pieces(half, snapshot, room[TABLE_PIECES]) &&
+			copy_limits(half, snapshot, room[TABLE_RELATIONS]) &&
+			copy_databases(half, snapshot, room[TABLE_DATABASES]))
+			break;
+		map_snapshot_free(snapshot);
+	}
+	if (pg_atomic_read_u32(&half->state->everything) != 0)
+		add_whole(snapshot, CHANGE_EVERYTHING_WHERE);
+	snapshot->coarse = pg_atomic_read_u32(&half->state->coarse) != 0;
+	return true;
+}
+
+/* Sorting is left until the lock is released. */
+static void
+snapshot_sort(MapSnapshot *snapshot)
+{
+	qsort(snapshot->items, snapshot->nitems, sizeof(SnapshotItem), item_cmp);
+}
+
+static bool
+snapshot_of(MapHalf *half, MapSnapshot *snapshot)
+{
+	snapshot->start = pg_atomic_read_u64(&half->state->start);
+	snapshot->end = InvalidXLogRecPtr;
+	return snapshot_half(half, snapshot);
+}
+
+static bool
+is_frozen(const MapHalf *half)
+{
+	return pg_atomic_read_u32(&half->state->state) == HALF_FROZEN;
+}
+
+/*
+ * Copies the frozen half, if there is one: else, or without memory for it,
+ * returns false.  The latter can be told by snapshot->start being valid.
+ */
+bool
+map_snapshot_frozen(MapSnapshot *snapshot)
+{
+	uint64		cycle;
+	MapHalf    *half;
+	bool		done = false;
+
+	snapshot->start = InvalidXLogRecPtr;
+	LWLockAcquire(map_lock, LW_SHARED);
+	running_half(&cycle);
+	half = &halves[(cycle + 1) & 1];
+	if (is_frozen(half))
+	{
+		done = snapshot_of(half, snapshot);
+		snapshot->end = pg_atomic_read_u64(&half->state->end);
+	}
+	LWLockRelease(map_lock);
+	if (done)
+		snapshot_sort(snapshot);
+	return done;
+}
+
+/*
+ * Copies the running half.  Returns false when there is no memory for that.
+ */
+bool
+map_snapshot_running(MapSnapshot *snapshot)
+{
+	uint64		cycle;
+	bool		done;
+
+	LWLockAcquire(map_lock, LW_SHARED);
+	done = snapshot_of(running_half(&cycle), snapshot);
+	LWLockRelease(map_lock);
+	if (done)
+		snapshot_sort(snapshot);
+	return done;
+}
+
+/*
+ * Copies all that the map knows, without a gap between the halves.
+ */
+void
+map_snapshot_both(MapSnapshot *frozen, bool *have_frozen, MapSnapshot *running)
+{
+	uint64		cycle;
+	MapHalf    *half;
+	bool		done;
+
+	LWLockAcquire(map_lock, LW_SHARED);
+	half = running_half(&cycle);
+	pg_read_barrier();
+	done = snapshot_of(half, running);
+	half = &halves[(cycle + 1) & 1];
+	*have_frozen = is_frozen(half);
+	if (done && *have_frozen)
+	{
+		done = snapshot_of(half, frozen);
+		frozen->end = pg_atomic_read_u64(&half->state->end);
+	}
+	LWLockRelease(map_lock);
+	if (!done)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory"),
+				 errdetail("Failed on a copy of the map of changed blocks.")));
+	snapshot_sort(running);
+	if (*have_frozen)
+		snapshot_sort(frozen);
+}
+
+/*
+ * Returns the next item of a snapshot, or false at its end.  Pieces without an
+ * entry of their own get one.
+ */
+bool
+map_snapshot_next(MapSnapshot *snapshot, ChangeItem *item)
+{
+	SnapshotItem *next = &snapshot->items[snapshot->next];
+	ChangeKey	entry;
+
+	if (snapshot->next >= snapshot->nitems)
+		return false;
+
+	entry = change_entry_key(&next->key);
+	if (change_key_cmp(&entry, &snapshot->entry) != 0)
+	{
+		snapshot->entry = item->key = entry;
+		item->limit = InvalidBlockNumber;
+		if (change_is_entry(&next->key))
+		{
+			item->limit = next->u.limit;
+			snapshot->next++;
+		}
+		return true;
+	}
+
+	item->key = next->key;
+	item->limit = InvalidBlockNumber;
+	memcpy(item->bits, snapshot->bits + (size_t) next->u.piece * PIECE_WORDS,
+		   sizeof(item->bits));
+	snapshot->next++;
+	return true;
+}
+
+void
+map_snapshot_free(MapSnapshot *snapshot)
+{
+	if (snapshot->items)
+		pfree(snapshot->items);
+	if (snapshot->bits)
+		pfree(snapshot->bits);
+	snapshot->items = NULL;
+	snapshot->bits = NULL;
+	snapshot->nitems = 0;
+}
+
+/*
+ * What pg_stat_ptrack shows of the map.
+ */
+void
+map_get_stats(MapStats *stats)
+{
+	static const Size slot_size[MAP_TABLES] = {
+		sizeof(MapKey) + sizeof(MapPiece),
+		sizeof(MapKey) + sizeof(MapLimits),
+		sizeof(MapKey)
+	};
+	uint64		cycle;
+
+	LWLockAcquire(map_lock, LW_SHARED);
+	stats->start = pg_atomic_read_u64(&running_half(&cycle)->state->start);
+	if (is_frozen(&halves[(cycle + 1) & 1]))
+		stats->start = pg_atomic_read_u64(&halves[(cycle + 1) & 1].state->start);
+	stats->size = map_size;
+	stats->used = 0;
+	for (int i = 0; i < 2; i++)
+		for (int t = 0; t < MAP_TABLES; t++)
+			stats->used += pg_atomic_read_u32(&halves[i].state->used[t]) * slot_size[t];
+	stats->overflows = pg_atomic_read_u64(&shared->overflows);
+	LWLockRelease(map_lock);
+}

@@ -1,0 +1,56 @@
+/*
+ * summary_store.h
+ *		The directory of change summaries.
+ */
+#ifndef PTRACK_SUMMARY_STORE_H
+#define PTRACK_SUMMARY_STORE_H
+
+#include "common/summary_format.h"
+#include "storage/fd.h"
+
+/* Below the data directory. */
+#define STORE_DIRECTORY "ptrack"
+
+/* "ptrack/", 8 + 16 + 16 hexadecimal digits, ".summary" */
+#define STORE_PATH_LEN	64
+
+/* A summary as its name describes it; what is in it is another matter. */
+typedef struct StoredSummary
+{
+	TimeLineID	tli;			/* that end is on */
+	XLogRecPtr	start;
+	XLogRecPtr	end;
+} StoredSummary;
+
+typedef struct StoreList
+{
+	StoredSummary *summaries;	/* ascending by end, then by start */
+	int			count;
+	uint64		bytes;			/* size of all of them */
+} StoreList;
+
+/* A summary that is being read. */
+typedef struct StoreReader
+{
+	char		path[STORE_PATH_LEN];
+	File		file;			/* -1: none */
+	off_t		offset;
+	SummaryReader reader;
+} StoreReader;
+
+/* Gives the next item to be written, or returns false when there is none. */
+typedef bool (*store_next_fn) (void *arg, ChangeItem *item);
+
+extern void store_list(StoreList *list);
+extern bool store_publish(const SummaryHeader *header, store_next_fn next, void *arg);
+extern void store_expire(int keep_minutes);
+extern void store_remove_covered(const SummaryHeader *by);
+extern void store_remove_all(void);
+extern void store_remove_temporary(void);
+
+extern bool store_check(const StoredSummary *summary, SummaryHeader *header);
+extern void store_open(StoreReader *reader, const StoredSummary *summary);
+extern bool store_next(StoreReader *reader, ChangeItem *item);
+extern void store_close(StoreReader *reader);
+
+#endif							/* PTRACK_SUMMARY_STORE_H */

@@ -1,0 +1,563 @@
+/*
+ * wal_records.c
+ *		What a WAL record changes, for every producer of changes.
+ *
+ * A record names most of the blocks that it changes: those are marked, of all
+ * forks but the free space map, which is not WAL-logged and which backups copy
+ * whole.  The rest follows from what the record means:
+ *
+ * - heap records that clear bits of the visibility map.  Releases before
+ *   17.11 do not register the map's block, and WAL of theirs may be replayed
+ *   here, so the flags in the record decide, not the registered blocks;
+ * - creation and truncation of a fork, and the visibility-map page that a
+ *   truncation changes in place;
+ * - relations dropped by a commit or abort, of a prepared transaction too;
+ * - creation and removal of databases.
+ *
+ * PostgreSQL flags all records that change relations beyond their registered
+ * blocks with XLR_SPECIAL_REL_UPDATE, except those heap records.  One that is
+ * so flagged and not known here, from a custom resource manager say, is
+ * reported as unknown, never passed over.
+ *
+ * There are two front ends, which bring a record into one form: one for the
+ * chain of chunks that a record is assembled in for insertion, one for the
+ * decoded record that redo and WAL scans have.  The first runs inside a
+ * critical section with a WAL insertion lock held: nothing here allocates,
+ * reports or waits.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/heapam_xlog.h"
+#include "access/rmgr.h"
+#include "access/xact.h"
+#include "access/xlogrecord.h"
+#include "catalog/storage_xlog.h"
+#include "commands/dbcommands_xlog.h"
+#include "storage/bufpage.h"
+#include "wal_records.h"
+
+/*
+ * Heap blocks that one page of the visibility map describes, at two bits
+ * each; visibilitymap.c keeps this to itself.
+ */
+#define VM_HEAP_BLOCKS \
+	((BLCKSZ - MAXALIGN(SizeOfPageHeaderData)) * BITS_PER_BYTE / 2)
+
+/*
+ * Reading main data, which may be spread over several chunks.
+ */
+typedef struct DataCursor
+{
+	const XLogRecData *chunk;
+	uint32		offset;			/* of the next byte in the chunk */
+	uint32		left;			/* bytes of main data that are left */
+} DataCursor;
+
+static void
+cursor_advance(DataCursor *cursor, uint32 len, char *copy)
+{
+	while (len > 0 && cursor->chunk)
+	{
+		uint32		here = Min(len, cursor->chunk->len - cursor->offset);
+
+		if (copy)
+		{
+			memcpy(copy, (const char *) cursor->chunk->data + cursor->offset, here);
+			copy += here;
+		}
+		cursor->offset += here;
+		len -= here;
+		if (cursor->offset == cursor->chunk->len)
+		{
+			cursor->chunk = cursor->chunk->next;
+			cursor->offset = 0;
+		}
+	}
+}
+
+static void
+cursor_begin(DataCursor *cursor, const WalRecord *record)
+{
+	cursor->chunk = record->data;
+	cursor->offset = 0;
+	cursor_advance(cursor, record->data_skip, NULL);
+	cursor->left = record->data_len;
+}
+
+/* Copies the next len bytes to dst, or passes over them if it is NULL. */
+static bool
+cursor_read(DataCursor *cursor, void *dst, uint64 len)
+{
+	if (len > cursor->left)
+		return false;
+	cursor->left -= (uint32) len;
+	cursor_advance(cursor, (uint32) len, dst);
+	return true;
+}
+
+/* Copies one field of a struct at the given place in the main data. */
+static bool
+read_field(const WalRecord *record, uint32 offset, void *dst, uint32 len)
+{
+	DataCursor	cursor;
+
+	cursor_begin(&cursor, record);
+	return cursor_read(&cursor, NULL, offset) && cursor_read(&cursor, dst, len);
+}
+
+/*
+ * Heap records.  The functions for kinds of record return false when the
+ * record is not of the shape that they know.
+ */
+
+/* A bit of the visibility map was cleared for the heap block of that number. */
+static bool
+clear_vm(const WalRecord *record, int n, const WalEffects *effects)
+{
+	const WalBlock *heap = &record->blocks[n];
+
+	if (n >= record->nblocks)
+		return false;
+	effects->mark(effects->arg, &heap->rlocator, VISIBILITYMAP_FORKNUM,
+				  heap->block / VM_HEAP_BLOCKS);
+	return true;
+}
+
+static bool
+heap_flags(const WalRecord *record, uint32 offset, uint8 cleared,
+		   const WalEffects *effects)
+{
+	uint8		flags;
+
+	if (!read_field(record, offset, &flags, sizeof(flags)))
+		return false;
+	return (flags & cleared) == 0 || clear_vm(record, 0, effects);
+}
+
+/*
+ * An update names its new page first, and the old one second if it is another
+ * one.  The second block may also be the map's own: it is of another fork.
+ */
+static bool
+heap_update(const WalRecord *record, const WalEffects *effects)
+{
+	uint8		flags;
+	bool		other_page = record->nblocks > 1 &&
+		record->blocks[1].fork == MAIN_FORKNUM;
+
+	if (!read_field(record, offsetof(xl_heap_update, flags), &flags, sizeof(flags)))
+		return false;
+	if ((flags & XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED) != 0 &&
+		!clear_vm(record, 0, effects))
+		return false;
+	return (flags & XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED) == 0 ||
+		clear_vm(record, other_page ? 1 : 0, effects);
+}
+
+static bool
+heap_effects(const WalRecord *record, const WalEffects *effects)
+{
+	switch (record->info & XLOG_HEAP_OPMASK)
+	{
+		case XLOG_HEAP_INSERT:
+			return heap_flags(record, offsetof(xl_heap_insert, flags),
+							  XLH_INSERT_ALL_VISIBLE_CLEARED, effects);
+		case XLOG_HEAP_DELETE:
+			return heap_flags(record, offsetof(xl_heap_delete, flags),
+							  XLH_DELETE_ALL_VISIBLE_CLEARED, effects);
+		case XLOG_HEAP_LOCK:
+			return heap_flags(record, offsetof(xl_heap_lock, flags),
+							  XLH_LOCK_ALL_FROZEN_CLEARED, effects);
+		case XLOG_HEAP_UPDATE:
+		case XLOG_HEAP_HOT_UPDATE:
+			return heap_update(record, effects);
+		default:
+			return true;
+	}
+}
+
+static bool
+heap2_effects(const WalRecord *record, const WalEffects *effects)
+{
+	switch (record->info & XLOG_HEAP_OPMASK)
+	{
+		case XLOG_HEAP2_MULTI_INSERT:
+			return heap_flags(record, offsetof(xl_heap_multi_insert, flags),
+							  XLH_INSERT_ALL_VISIBLE_CLEARED, effects);
+		case XLOG_HEAP2_LOCK_UPDATED:
+			return heap_flags(record, offsetof(xl_heap_lock_updated, flags),
+							  XLH_LOCK_ALL_FROZEN_CLEARED, effects);
+		default:
+			return true;
+	}
+}
+
+/*
+ * Storage records.
+ */
+
+static bool
+smgr_create(DataCursor *cursor, const WalEffects *effects)
+{
+	xl_smgr_create create;
+
+	if (!cursor_read(cursor, &create, sizeof(create)) ||
+		create.forkNum < 0 || create.forkNum > MAX_FORKNUM)
+		return false;
+	if (create.forkNum != FSM_FORKNUM)
+		effects->limit(effects->arg, &create.rlocator, create.forkNum, 0);
+	return true;
+}
+
+/*
+ * A truncation cuts the visibility map at a length of its own, and clears the
+ * bits past the new end in the map's last page.  That page is not registered,
+ * and not WAL-logged otherwise without checksums or wal_log_hints.
+ */
+static bool
+smgr_truncate(DataCursor *cursor, const WalEffects *effects)
+{
+	xl_smgr_truncate truncate;
+
+	if (!cursor_read(cursor, &truncate, sizeof(truncate)))
+		return false;
+	if (truncate.flags & SMGR_TRUNCATE_HEAP)
+		effects->limit(effects->arg, &truncate.rlocator, MAIN_FORKNUM,
+					   truncate.blkno);
+	if (truncate.flags & SMGR_TRUNCATE_VM)
+	{
+		BlockNumber last = truncate.blkno / VM_HEAP_BLOCKS;
+		bool		partial = truncate.blkno % VM_HEAP_BLOCKS != 0;
+
+		effects->limit(effects->arg, &truncate.rlocator, VISIBILITYMAP_FORKNUM,
+					   last + (partial ? 1 : 0));
+		if (partial)
+			effects->mark(effects->arg, &truncate.rlocator,
+						  VISIBILITYMAP_FORKNUM, last);
+	}
+	return true;
+}
+
+static bool
+smgr_effects(const WalRecord *record, const WalEffects *effects)
+{
+	DataCursor	cursor;
+
+	cursor_begin(&cursor, record);
+	switch (record->info & ~XLR_INFO_MASK)
+	{
+		case XLOG_SMGR_CREATE:
+			return smgr_create(&cursor, effects);
+		case XLOG_SMGR_TRUNCATE:
+			return smgr_truncate(&cursor, effects);
+		default:
+			return false;
+	}
+}
+
+/*
+ * Transaction records.  Commits and aborts share their layout as far as the
+ * dropped relations.
+ */
+
+static bool
+xact_dropped_relations(DataCursor *cursor, const WalEffects *effects)
+{
+	int32		count;
+	RelFileLocator rlocator;
+
+	if (!cursor_read(cursor, &count, sizeof(count)) || count < 0)
+		return false;
+	for (int32 i = 0; i < count; i++)
+	{
+		if (!cursor_read(cursor, &rlocator, sizeof(rlocator)))
+			return false;
+		for (int fork = 0; fork <= MAX_FORKNUM; fork++)
+		{
+			if (fork != FSM_FORKNUM)
+				effects->limit(effects->arg, &rlocator, (ForkNumber) fork, 0);
+		}
+	}
+	return true;
+}
+
+static bool
+xact_end(const WalRecord *record, const WalEffects *effects)
+{
+	DataCursor	cursor;
+	uint32		xinfo;
+	int32		count;
+
+	if ((record->info & XLOG_XACT_HAS_INFO) == 0)
+		return true;
+	cursor_begin(&cursor, record);
+	if (!cursor_read(&cursor, NULL, MinSizeOfXactCommit) ||
+		!cursor_read(&cursor, &xinfo, sizeof(xinfo)))
+		return false;
+	if ((xinfo & XACT_XINFO_HAS_DBINFO) != 0 &&
+		!cursor_read(&cursor, NULL, sizeof(xl_xact_dbinfo)))
+		return false;
+	if ((xinfo & XACT_XINFO_HAS_SUBXACTS) != 0 &&
+		(!cursor_read(&cursor, &count, sizeof(count)) || count < 0 ||
+		 !cursor_read(&cursor, NULL, (uint64) count * sizeof(TransactionId))))
+		return false;
+	return (xinfo & XACT_XINFO_HAS_RELFILELOCATORS) == 0 ||
+		xact_dropped_relations(&cursor, effects);
+}
+
+static bool
+xact_effects(const WalRecord *record, const WalEffects *effects)
+{
+	StaticAssertDecl(MinSizeOfXactCommit == MinSizeOfXactAbort,
+					 "commit and abort records begin alike");
+
+	switch (record->info & XLOG_XACT_OPMASK)
+	{
+		case XLOG_XACT_COMMIT:
+		case XLOG_XACT_ABORT:
+		case XLOG_XACT_COMMIT_PREPARED:
+		case XLOG_XACT_ABORT_PREPARED:
+			return xact_end(record, effects);
+		default:
+			return false;
+	}
+}
+
+/*
+ * Database records.
+ */
+
+static bool
+dbase_drop(DataCursor *cursor, const WalEffects *effects)
+{
+	Oid			database;
+	int32		count;
+	Oid			tablespace;
+
+	if (!cursor_read(cursor, &database, sizeof(database)) ||
+		!cursor_read(cursor, &count, sizeof(count)) || count < 0)
+		return false;
+	for (int32 i = 0; i < count; i++)
+	{
+		if (!cursor_read(cursor, &tablespace, sizeof(tablespace)))
+			return false;
+		effects->reset(effects->arg, tablespace, database);
+	}
+	return true;
+}
+
+/* Both creation records begin with the database and then the tablespace. */
+static bool
+dbase_create(DataCursor *cursor, const WalEffects *effects)
+{
+	Oid			database;
+	Oid			tablespace;
+
+	StaticAssertDecl(offsetof(xl_dbase_create_file_copy_rec, tablespace_id) ==
+					 offsetof(xl_dbase_create_wal_log_rec, tablespace_id),
+					 "both database creation records begin alike");
+
+	if (!cursor_read(cursor, &database, sizeof(database)) ||
+		!cursor_read(cursor, &tablespace, sizeof(tablespace)))
+		return false;
+	effects->reset(effects->arg, tablespace, database);
+	return true;
+}
+
+static bool
+dbase_effects(const WalRecord *record, const WalEffects *effects)
+{
+	DataCursor	cursor;
+
+	cursor_begin(&cursor, record);
+	switch (record->info & ~XLR_INFO_MASK)
+	{
+		case XLOG_DBASE_CREATE_FILE_COPY:
+		case XLOG_DBASE_CREATE_WAL_LOG:
+			return dbase_create(&cursor, effects);
+		case XLOG_DBASE_DROP:
+			return dbase_drop(&cursor, effects);
+		default:
+			return false;
+	}
+}
+
+/*
+ * Can this record change more than the blocks that it registers?
+ */
+static inline bool
+wal_record_has_data(RmgrId rmid, uint8 info)
+{
+	return (info & XLR_SPECIAL_REL_UPDATE) != 0 ||
+		rmid == RM_HEAP_ID || rmid == RM_HEAP2_ID;
+}
+
+static bool
+special_effects(const WalRecord *record, const WalEffects *effects)
+{
+	switch (record->rmid)
+	{
+		case RM_HEAP_ID:
+			return heap_effects(record, effects);
+		case RM_HEAP2_ID:
+			return heap2_effects(record, effects);
+		case RM_SMGR_ID:
+			return smgr_effects(record, effects);
+		case RM_XACT_ID:
+			return xact_effects(record, effects);
+		case RM_DBASE_ID:
+			return dbase_effects(record, effects);
+		default:
+			return false;
+	}
+}
+
+static inline void
+wal_record_effects(const WalRecord *record, const WalEffects *effects)
+{
+	for (int i = 0; i < record->nblocks; i++)
+	{
+		const WalBlock *block = &record->blocks[i];
+
+		if (block->fork != FSM_FORKNUM)
+			effects->mark(effects->arg, &block->rlocator, block->fork,
+						  block->block);
+	}
+	if (wal_record_has_data(record->rmid, record->info) &&
+		!special_effects(record, effects))
+		effects->unknown(effects->arg);
+}
+
+/*
+ * The front end for insertion: parses the headers that the first chunk of an
+ * assembled record consists of.  They come from this very server and are not
+ * doubted, unlike what is read from a disk.
+ */
+
+/* A block header without its locator, then image headers if there are any. */
+static inline const char *
+parse_block_header(const char *p, WalRecord *record, bool *same_relation)
+{
+	WalBlock   *block = &record->blocks[record->nblocks];
+	XLogRecordBlockHeader header;
+	XLogRecordBlockImageHeader image;
+
+	memcpy(&header, p, SizeOfXLogRecordBlockHeader);
+	p += SizeOfXLogRecordBlockHeader;
+	block->fork = header.fork_flags & BKPBLOCK_FORK_MASK;
+	*same_relation = (header.fork_flags & BKPBLOCK_SAME_REL) != 0;
+	record->data_skip += header.data_length;
+	if (header.fork_flags & BKPBLOCK_HAS_IMAGE)
+	{
+		memcpy(&image, p, SizeOfXLogRecordBlockImageHeader);
+		p += SizeOfXLogRecordBlockImageHeader;
+		record->data_skip += image.length;
+		if (BKPIMAGE_COMPRESSED(image.bimg_info) &&
+			(image.bimg_info & BKPIMAGE_HAS_HOLE) != 0)
+			p += SizeOfXLogRecordBlockCompressHeader;
+	}
+	return p;
+}
+
+static inline const char *
+parse_block(const char *p, WalRecord *record)
+{
+	WalBlock   *block = &record->blocks[record->nblocks];
+	bool		same_relation;
+
+	p = parse_block_header(p, record, &same_relation);
+	if (same_relation)
+		block->rlocator = block[-1].rlocator;
+	else
+	{
+		memcpy(&block->rlocator, p, sizeof(RelFileLocator));
+		p += sizeof(RelFileLocator);
+	}
+	memcpy(&block->block, p, sizeof(BlockNumber));
+	record->nblocks++;
+	return p + sizeof(BlockNumber);
+}
+
+/* What may follow the block headers; the main data's length comes last. */
+static uint32
+parse_data_len(const char *p, const char *end)
+{
+	uint32		len = 0;
+
+	while (p < end)
+	{
+		switch ((uint8) *p++)
+		{
+			case XLR_BLOCK_ID_ORIGIN:
+				p += sizeof(RepOriginId);
+				break;
+			case XLR_BLOCK_ID_TOPLEVEL_XID:
+				p += sizeof(TransactionId);
+				break;
+			case XLR_BLOCK_ID_DATA_SHORT:
+				return (uint8) *p;
+			case XLR_BLOCK_ID_DATA_LONG:
+				memcpy(&len, p, sizeof(len));
+				return len;
+			default:
+				return 0;
+		}
+	}
+	return len;
+}
+
+/*
+ * The effects of a record that is being inserted.
+ */
+void
+wal_insert_effects(const XLogRecData *rdata, const WalEffects *effects)
+{
+	const XLogRecord *header = (const XLogRecord *) rdata->data;
+	const char *p = (const char *) rdata->data + SizeOfXLogRecord;
+	const char *end = (const char *) rdata->data + rdata->len;
+	WalRecord	record;
+
+	record.rmid = header->xl_rmid;
+	record.info = header->xl_info;
+	record.nblocks = 0;
+	record.data_skip = 0;
+	while (p < end && (uint8) *p <= XLR_MAX_BLOCK_ID)
+		p = parse_block(p, &record);
+	if (wal_record_has_data(record.rmid, record.info))
+	{
+		record.data = rdata->next;
+		record.data_len = parse_data_len(p, end);
+	}
+	wal_record_effects(&record, effects);
+}
+
+/*
+ * The effects of a decoded record.
+ */
+void
+wal_redo_effects(XLogReaderState *reader, const WalEffects *effects)
+{
+	WalRecord	record;
+	XLogRecData data;
+
+	record.rmid = XLogRecGetRmid(reader);
+	record.info = XLogRecGetInfo(reader);
+	record.nblocks = 0;
+	for (int id = 0; id <= XLogRecMaxBlockId(reader); id++)
+	{
+		WalBlock   *block = &record.blocks[record.nblocks];
+
+		if (XLogRecGetBlockTagExtended(reader, id, &block->rlocator,
+									   &block->fork, &block->block, NULL))
+			record.nblocks++;
+	}
+	data.next = NULL;
+	data.data = XLogRecGetData(reader);
+	data.len = XLogRecGetDataLen(reader);
+	record.data = &data;
+	record.data_skip = 0;
+	record.data_len = data.len;
+	wal_record_effects(&record, effects);
+}
