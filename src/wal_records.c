@@ -14,10 +14,11 @@
  * - relations dropped by a commit or abort, of a prepared transaction too;
  * - creation and removal of databases.
  *
- * PostgreSQL flags all records that change relations beyond their registered
- * blocks with XLR_SPECIAL_REL_UPDATE, except those heap records.  One that is
- * so flagged and not known here, from a custom resource manager say, is
- * reported as unknown, never passed over.
+ * PostgreSQL flags records that change relations beyond their registered blocks
+ * with XLR_SPECIAL_REL_UPDATE, except those heap records and the creation of a
+ * database by logging its blocks.  One that is so flagged and not known here,
+ * from a custom resource manager say, is reported as unknown, never passed
+ * over.
  *
  * There are two front ends, which bring a record into one form: one for the
  * chain of chunks that a record is assembled in for insertion, one for the
@@ -391,7 +392,8 @@ static inline bool
 wal_record_has_data(RmgrId rmid, uint8 info)
 {
 	return (info & XLR_SPECIAL_REL_UPDATE) != 0 ||
-		rmid == RM_HEAP_ID || rmid == RM_HEAP2_ID;
+		rmid == RM_HEAP_ID || rmid == RM_HEAP2_ID ||
+		rmid == RM_SMGR_ID || rmid == RM_DBASE_ID;
 }
 
 static bool

@@ -1,0 +1,72 @@
+# VACUUM truncates a table whose tail was all-visible already, without
+# checksums: the page of the visibility map that holds the new end changes and
+# no WAL record names it.  A copy that misses it keeps bits past the new end,
+# so that rows which were inserted there and rolled back come back from an
+# index-only scan.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use PtrackCopy;
+use PtrackTest;
+use Test::More;
+
+my $node = new_node('primary', conf => 'wal_keep_size = 1GB');
+
+$node->safe_psql('postgres', <<'EOF');
+CREATE TABLE t (id int PRIMARY KEY, filler text) WITH (autovacuum_enabled = off);
+INSERT INTO t SELECT i, repeat('x', 200) FROM generate_series(1, 20000) i;
+VACUUM (FREEZE) t;
+DELETE FROM t WHERE id > 10000;
+EOF
+# The tail is empty and all-visible, and still there.
+$node->safe_psql('postgres', 'VACUUM (TRUNCATE off) t');
+
+$node->backup('base');
+my $since = $node->safe_psql('postgres', <<'EOF');
+SELECT redo_lsn FROM pg_control_checkpoint()
+EOF
+my $copy = PostgreSQL::Test::Cluster->new('copy');
+$copy->init_from_backup($node, 'base');
+
+my $vm = $node->safe_psql('postgres', "SELECT pg_relation_filepath('t') || '_vm'");
+checkpoint($node);
+my $start = checkpoint($node);
+$node->safe_psql('postgres', 'VACUUM (TRUNCATE) t');
+cmp_ok($node->safe_psql('postgres', "SELECT pg_relation_size('t') / 8192"), '<', 400,
+	'the table was truncated');
+
+my %map = pagemap($node, $start);
+is_deeply($map{$vm}, [0], 'the page of the visibility map is reported');
+
+my %refreshed = refresh_copy(
+	psql => [ 'psql', '-d', $node->connstr('postgres') ],
+	source => $node->data_dir,
+	target => $copy->data_dir,
+	scratch => PostgreSQL::Test::Utils::tempdir,
+	since => $since);
+cmp_ok($refreshed{transferred}, '<', 50, "$refreshed{transferred} blocks transferred");
+$node->stop;
+copy_wal($node->data_dir, $copy->data_dir);
+$copy->start;
+
+my $count = <<'EOF';
+SET enable_seqscan = off; SET enable_bitmapscan = off;
+SELECT count(*) FROM t WHERE id > 10000
+EOF
+$copy->safe_psql('postgres', <<'EOF');
+BEGIN;
+INSERT INTO t SELECT i, repeat('y', 200) FROM generate_series(10001, 11000) i;
+ROLLBACK
+EOF
+like($copy->safe_psql('postgres', "SET enable_seqscan = off; SET enable_bitmapscan = off;
+	EXPLAIN SELECT count(*) FROM t WHERE id > 10000"), qr/Index Only Scan/,
+	'the query is an index-only scan');
+is($copy->safe_psql('postgres', $count), 0, 'no row that was rolled back is found');
+
+$copy->stop;
+done_testing();

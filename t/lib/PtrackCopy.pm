@@ -1,0 +1,306 @@
+# Bringing a base copy of a cluster up to date by means of ptrack's functions,
+# and comparing clusters page by page.  Used by the tests and by the demo.
+#
+# This is what a backup tool does: changed blocks come from ptrack, and
+# whatever is not made of tracked blocks is copied whole.
+package PtrackCopy;
+
+use strict;
+use warnings FATAL => 'all';
+
+use Exporter 'import';
+use Fcntl qw(SEEK_SET);
+use File::Basename qw(dirname);
+use File::Copy qw(copy);
+use File::Find qw(find);
+use File::Path qw(make_path remove_tree);
+use IPC::Open2;
+
+our @EXPORT = qw(refresh_copy copy_wal compare_clusters);
+
+my $BLCKSZ = 8192;
+
+# What a file below the data directory is to a backup.  Returns 'tracked' for
+# main, visibility-map and init forks, 'skipped' for what no backup contains
+# and for settings, which stay the copy's own, and 'whole' for the rest.
+sub file_kind
+{
+	my ($path) = @_;
+
+	return 'skipped'
+	  if $path =~ m{^(?:pg_wal|pg_replslot|pg_dynshmem|pg_notify|pg_serial|pg_snapshots|pg_stat_tmp|pg_subtrans)/}
+	  or $path =~ m{(?:^|/)(?:pgsql_tmp|t\d+_\d+|pg_internal\.init)}
+	  or $path =~ m{^(?:postgresql(?:\.auto)?\.conf|postmaster\.(?:pid|opts)|backup_label.*|tablespace_map.*|current_logfiles|log.*)$};
+	return 'whole' if $path =~ m{_fsm(?:\.\d+)?$};
+	return 'tracked'
+	  if $path =~ m{^(?:global|base/\d+|pg_tblspc/\d+/PG_[^/]+/\d+)/\d+(?:_vm|_init)?(?:\.\d+)?$};
+	return 'whole';
+}
+
+# The files of a cluster: path => size.  Directories are path => undef.
+sub list_cluster
+{
+	my ($dir) = @_;
+	my %files;
+
+	find(
+		{
+			follow_fast => 1,
+			follow_skip => 2,
+			no_chdir => 1,
+			wanted => sub {
+				return if $_ eq $dir;
+				my $path = substr($_, length($dir) + 1);
+				my @stat = stat $_ or return;    # it vanished
+				$files{$path} = -d _ ? undef : $stat[7];
+			},
+		},
+		$dir);
+	# The main forks of unlogged relations are made anew by recovery.
+	for my $init (grep { /_init$/ } keys %files)
+	{
+		(my $main = $init) =~ s/_init$//;
+		delete @files{ grep { /^\Q$main\E(?:_vm|_fsm)?(?:\.\d+)?$/ } keys %files };
+	}
+	return \%files;
+}
+
+# Everything but the changed blocks: files come and go, and get their length.
+sub sync_files
+{
+	my ($source, $target) = @_;
+	my $here = list_cluster($source);
+	my $there = list_cluster($target);
+
+	for my $path (reverse sort keys %$there)
+	{
+		next if exists $here->{$path} or file_kind("$path/") eq 'skipped';
+		remove_tree("$target/$path");
+	}
+	for my $path (sort keys %$here)
+	{
+		my $kind = file_kind($path);
+
+		next if $kind eq 'skipped';
+		if (!defined $here->{$path})
+		{
+			make_path("$target/$path", { mode => 0700 });
+		}
+		elsif ($kind eq 'whole')
+		{
+			copy("$source/$path", "$target/$path")
+			  or -e "$source/$path" && die "could not copy \"$path\": $!";
+		}
+		else
+		{
+			open my $fh, '>>', "$target/$path" or die "could not open \"$path\": $!";
+			truncate $fh, $here->{$path} or die "could not truncate \"$path\": $!";
+		}
+	}
+	return;
+}
+
+# Reads the binary COPY format row by row; calls back with the fields' bytes.
+sub read_binary_copy
+{
+	my ($file, $row) = @_;
+
+	open my $fh, '<:raw', $file or die "could not open \"$file\": $!";
+	my $take = sub {
+		my ($len) = @_;
+		my $bytes = '';
+		my $got = read $fh, $bytes, $len;
+		die "\"$file\" ends too early\n" unless $got == $len;
+		return $bytes;
+	};
+
+	die "\"$file\" is not binary COPY data\n"
+	  unless $take->(11) eq "PGCOPY\n\377\r\n\0";
+	my (undef, $extension) = unpack 'NN', $take->(8);
+	$take->($extension) if $extension;
+	for (;;)
+	{
+		my $count = unpack 'n', $take->(2);
+		last if $count == 0xffff;
+		$row->(map { $take->(unpack 'N', $take->(4)) } 1 .. $count);
+	}
+	return;
+}
+
+# Writes every block of ptrack_get_blocks to its place.  Returns their number.
+sub apply_blocks
+{
+	my ($file, $target) = @_;
+	my ($blocks, $open_path, $fh) = (0, '');
+
+	read_binary_copy($file, sub {
+		my ($path, $blkno, $page) = @_;
+
+		if ($path ne $open_path)
+		{
+			# A file that came into being after the files were listed.
+			open $fh, -e "$target/$path" ? '+<:raw' : '+>:raw', "$target/$path"
+			  or die "could not open \"$target/$path\": $!";
+			$open_path = $path;
+		}
+		sysseek $fh, unpack('Q>', $blkno) * $BLCKSZ, SEEK_SET or die "could not seek: $!";
+		syswrite($fh, $page) == $BLCKSZ or die "could not write \"$path\": $!";
+		$blocks++;
+	});
+	return $blocks;
+}
+
+# Counts the blocks that ptrack_get_pagemapset named.
+sub count_map
+{
+	my ($file) = @_;
+	my ($files, $blocks) = (0, 0);
+
+	read_binary_copy($file, sub {
+		my ($path, $count, $map) = @_;
+		my $set = unpack '%32b*', $map;
+
+		die "page map of \"$path\" has $set bits, not " . unpack('Q>', $count) . "\n"
+		  if $set != unpack('Q>', $count);
+		$files++;
+		$blocks += $set;
+	});
+	return ($files, $blocks);
+}
+
+# One psql session, to which commands are sent and that answers each.
+sub open_session
+{
+	my (@psql) = @_;
+	my $pid = open2(my $out, my $in, @psql, qw(-X -A -t -q -v ON_ERROR_STOP=1 -f -));
+
+	return sub {
+		my ($command) = @_;
+		my $answer = '';
+
+		if (!defined $command)
+		{
+			close $in;
+			waitpid $pid, 0;
+			return $?;
+		}
+		print $in "$command\n\\echo =done=\n";
+		$in->flush;
+		while (my $line = <$out>)
+		{
+			return $answer if $line eq "=done=\n";
+			$answer .= $line;
+		}
+		die "psql ended at: $command\n";
+	};
+}
+
+# Makes the copy of the cluster in source what a new base backup would be,
+# given that it is one that started at that LSN.
+#
+# psql: command line that connects; scratch: a directory for temporary files.
+# Returns numbers: files and blocks named by the page map, blocks transferred.
+sub refresh_copy
+{
+	my (%args) = @_;
+	my $session = open_session(@{ $args{psql} });
+	my ($map, $blocks) = map { "$args{scratch}/$_.copy" } qw(map blocks);
+	my %result;
+
+	$session->(q{SELECT pg_backup_start('ptrack', true);});
+	# In the select list, and not in FROM, the rows are streamed.
+	$session->("\\copy (SELECT path, pagecount, pagemap FROM ptrack_get_pagemapset('$args{since}')) TO '$map' (FORMAT binary)");
+	sync_files($args{source}, $args{target});
+	$session->("\\copy (SELECT (b).path, (b).blkno, (b).page FROM (SELECT ptrack_get_blocks('$args{since}') AS b OFFSET 0) AS s) TO '$blocks' (FORMAT binary)");
+	($result{files}, $result{blocks}) = count_map($map);
+	$result{transferred} = apply_blocks($blocks, $args{target});
+
+	my $label = $session->('SELECT labelfile FROM pg_backup_stop(false);');
+	open my $fh, '>', "$args{target}/backup_label" or die "could not write backup_label: $!";
+	print $fh $label;
+	close $fh;
+	die "psql failed\n" if $session->(undef) != 0;
+	unlink $map, $blocks;
+	return %result;
+}
+
+# The WAL that the copy needs for its recovery.
+sub copy_wal
+{
+	my ($source, $target) = @_;
+
+	unlink glob "$target/pg_wal/0*";
+	make_path("$target/pg_wal/archive_status", { mode => 0700 });
+	for my $segment (glob "$source/pg_wal/0*")
+	{
+		(my $copy = $segment) =~ s/^\Q$source\E/$target/;
+		copy($segment, $copy) or die "could not copy \"$segment\": $!";
+	}
+	return;
+}
+
+sub is_zero
+{
+	return $_[0] !~ /[^\0]/;
+}
+
+# Compares two pages.  Returns '' if they are the same, 'hint' if they can
+# differ by hint bits only, else 'different'.
+#
+# Hint bits are set without WAL, so they leave the page's LSN alone; every
+# other change is logged and moves it.  Pages of the visibility map have none.
+sub compare_pages
+{
+	my ($path, $page, $other) = @_;
+
+	return '' if $page eq $other;
+	return 'hint'
+	  if $path !~ /_vm/ && substr($page, 0, 8) eq substr($other, 0, 8)
+	  && !is_zero($page) && !is_zero($other);
+	return 'different';
+}
+
+sub read_page
+{
+	my ($fh, $path) = @_;
+	my $page = '';
+	my $got = read $fh, $page, $BLCKSZ;
+
+	die "could not read \"$path\": $!\n" unless defined $got;
+	return $got == $BLCKSZ ? $page : "\0" x $BLCKSZ;
+}
+
+# Compares the tracked files of two clusters, neither of which is running.
+# What one lacks counts as pages of zeroes, which is what pages without
+# contents are.  Returns the number of pages compared, of those that only
+# differ in hint bits, and a list of "path:block" that differ otherwise.
+sub compare_clusters
+{
+	my ($one, $other) = @_;
+	my ($here, $there) = map { list_cluster($_) } $one, $other;
+	my %paths = map { $_ => 1 } grep { file_kind($_) eq 'tracked' } keys %$here, keys %$there;
+	my ($pages, $hints, @different) = (0, 0);
+
+	for my $path (sort keys %paths)
+	{
+		my ($length) = sort { $b <=> $a } map { $_->{$path} // 0 } $here, $there;
+		my @fh = map {
+			my $name = "$_/$path";
+			open my $fh, '<:raw', -e $name ? $name : '/dev/null'
+			  or die "could not open \"$name\": $!";
+			$fh;
+		} $one, $other;
+
+		for my $block (0 .. int($length / $BLCKSZ) - 1)
+		{
+			my $verdict = compare_pages($path, map { read_page($_, $path) } @fh);
+
+			$pages++;
+			$hints++ if $verdict eq 'hint';
+			push @different, "$path:$block" if $verdict eq 'different';
+		}
+	}
+	return ($pages, $hints, @different);
+}
+
+1;
