@@ -93,8 +93,10 @@ sub summary_files
 {
 	my ($node) = @_;
 
-	return sort { substr($a, -24) cmp substr($b, -24) }
+	my @files = sort { substr($a, -24) cmp substr($b, -24) }
 	  glob($node->data_dir . '/ptrack/*.summary');
+
+	return @files;
 }
 
 # What was logged from that offset on.

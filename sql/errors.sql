@@ -1,0 +1,52 @@
+-- What the functions refuse.  LSNs differ from run to run: only codes are shown.
+\set VERBOSITY sqlstate
+SELECT * FROM ptrack_get_pagemapset(NULL);
+SELECT * FROM ptrack_get_blocks(NULL);
+SELECT * FROM ptrack_get_change_stat(NULL);
+SELECT * FROM ptrack_changed_blocks(NULL);
+SELECT ptrack_get_block(NULL, 0);
+SELECT ptrack_get_block('base/1/1259', NULL);
+-- before coverage
+SELECT * FROM ptrack_get_pagemapset('0/0');
+SELECT * FROM ptrack_get_blocks('0/1');
+SELECT * FROM ptrack_get_change_stat('0/28');
+SELECT * FROM ptrack_changed_blocks('0/28');
+-- in the future
+SELECT * FROM ptrack_get_pagemapset('FFFFFFFF/0');
+SELECT * FROM ptrack_changed_blocks(ptrack_init_lsn(), 'FFFFFFFF/0');
+-- the wrong way round
+SELECT * FROM ptrack_changed_blocks(pg_current_wal_lsn(), ptrack_init_lsn());
+
+\set VERBOSITY default
+\set SHOW_CONTEXT never
+-- paths
+SELECT ptrack_get_block('../postgresql.conf', 0);
+SELECT ptrack_get_block('base/../base/1/1259', 0);
+SELECT ptrack_get_block('base/1/../1/1259', 0);
+SELECT ptrack_get_block('/etc/passwd', 0);
+SELECT ptrack_get_block('', 0);
+SELECT ptrack_get_block('base', 0);
+SELECT ptrack_get_block('base/1', 0);
+SELECT ptrack_get_block('base/1/', 0);
+SELECT ptrack_get_block('base//1259', 0);
+SELECT ptrack_get_block('base/01/1259', 0);
+SELECT ptrack_get_block('base/1/1259/', 0);
+SELECT ptrack_get_block('base/1/1259.0', 0);
+SELECT ptrack_get_block('base/1/1259_', 0);
+SELECT ptrack_get_block('base/1/1259_xx', 0);
+SELECT ptrack_get_block('base/1/99999999999', 0);
+SELECT ptrack_get_block('base/1/t3_1259', 0);
+SELECT ptrack_get_block('global', 0);
+SELECT ptrack_get_block('global/pg_control', 0);
+SELECT ptrack_get_block('global/pg_filenode.map', 0);
+SELECT ptrack_get_block('pg_tblspc/1/1259', 0);
+SELECT ptrack_get_block('pg_tblspc/1/PG_9.0_1/1/1259', 0);
+SELECT ptrack_get_block('PG_VERSION', 0);
+SELECT ptrack_get_block('pg_wal/000000010000000000000001', 0);
+SELECT ptrack_get_block('base/1/1259', -1);
+SELECT ptrack_get_block('base/1/1259', 9223372036854775807) IS NULL AS past_end;
+-- settings
+SET ptrack.map_size = 1;
+ALTER SYSTEM SET ptrack.map_size = -1;
+ALTER SYSTEM SET ptrack.keep_time = -1;
+SET ptrack.no_such_setting = 1;

@@ -1,0 +1,89 @@
+-- What the functions answer.
+CREATE EXTENSION ptrack;
+SELECT extversion FROM pg_extension WHERE extname = 'ptrack';
+SELECT ptrack_version();
+SHOW ptrack.map_size;
+SHOW ptrack.keep_time;
+
+CREATE TABLE t (id int PRIMARY KEY, v text);
+INSERT INTO t SELECT i, 'one' FROM generate_series(1, 10000) i;
+VACUUM t;
+CHECKPOINT;
+SELECT redo_lsn AS start FROM pg_control_checkpoint() \gset
+
+-- Coverage begins before that, and nothing has changed since.
+SELECT ptrack_init_lsn() < :'start'::pg_lsn AS covered;
+SELECT count(*) FROM ptrack_get_pagemapset(:'start') WHERE path = pg_relation_filepath('t');
+
+-- One row on the first page changes it, its page of the visibility map, and
+-- no index.
+UPDATE t SET v = 'two' WHERE id = 1;
+SELECT m.path = pg_relation_filepath('t') AS heap,
+	m.path = pg_relation_filepath('t') || '_vm' AS vm, pagecount, pagemap
+FROM ptrack_get_pagemapset(:'start') m
+WHERE path LIKE pg_relation_filepath('t') || '%' ORDER BY path;
+
+-- The same as numbers.
+SELECT files = count(*) AS files, pages = sum(pagecount) AS pages,
+	"size, MB" = trunc(sum(pagecount) / 128, 2) AS size
+FROM ptrack_get_change_stat(:'start'), ptrack_get_pagemapset(:'start')
+GROUP BY files, pages, "size, MB";
+
+-- The same as blocks, a limit block being none.
+SELECT relforknumber, relblocknumber, is_limit_block
+FROM ptrack_changed_blocks(:'start') WHERE relfilenode = pg_relation_filenode('t')
+	AND reldatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+ORDER BY 1, 2;
+
+-- In the range that ended before, the table was made.
+SELECT relforknumber, relblocknumber, is_limit_block
+FROM ptrack_changed_blocks(ptrack_init_lsn(), :'start')
+WHERE relfilenode = pg_relation_filenode('t') AND is_limit_block
+ORDER BY 1, 2;
+SELECT count(*) FROM ptrack_changed_blocks(:'start', :'start');
+
+-- Truncation: only the blocks below the new end existed before.
+TRUNCATE t;
+INSERT INTO t SELECT i, 'three' FROM generate_series(1, 1000) i;
+SELECT pagecount = pg_relation_size('t') / 8192 AS all_blocks
+FROM ptrack_get_pagemapset(:'start') WHERE path = pg_relation_filepath('t');
+
+-- Contents: what a checkpoint has written.
+CHECKPOINT;
+SELECT count(*) > 0 AS some, bool_and(length(page) = 8192) AS pages,
+	bool_and(page = ptrack_get_block(path, blkno)) AS same
+FROM ptrack_get_blocks(:'start');
+SELECT (SELECT count(*) FROM ptrack_get_blocks(:'start')) =
+	(SELECT sum(pagecount) FROM ptrack_get_pagemapset(:'start')) AS as_many;
+
+-- In the select list rows are streamed: the first comes without the rest.
+SELECT length((b).page) FROM (SELECT ptrack_get_blocks(:'start') AS b OFFSET 0) AS s LIMIT 1;
+BEGIN;
+DECLARE c CURSOR FOR SELECT (ptrack_get_blocks(:'start')).blkno >= 0 AS got;
+FETCH 2 FROM c;
+CLOSE c;
+COMMIT;
+
+SELECT length(ptrack_get_block(pg_relation_filepath('t'), 0));
+SELECT ptrack_get_block(pg_relation_filepath('t'), 100000) IS NULL AS past_end;
+SELECT ptrack_get_block('base/1/4294967295', 0) IS NULL AS no_such_file;
+
+-- Dropped relations are in no page map, but the drop is known.
+SELECT pg_relation_filepath('t') AS path, pg_relation_filenode('t') AS node \gset
+DROP TABLE t;
+SELECT count(*) FROM ptrack_get_pagemapset(:'start') WHERE path = :'path';
+SELECT relforknumber, relblocknumber FROM ptrack_changed_blocks(:'start')
+WHERE relfilenode = :node AND is_limit_block ORDER BY 1;
+
+-- Unlogged relations: their init forks only.
+CREATE UNLOGGED TABLE u (id int PRIMARY KEY);
+INSERT INTO u SELECT generate_series(1, 1000);
+SELECT replace(path, pg_relation_filepath('u_pkey'), 'u_pkey') FROM ptrack_get_pagemapset(:'start')
+WHERE path LIKE pg_relation_filepath('u_pkey') || '%' OR path LIKE pg_relation_filepath('u') || '%';
+DROP TABLE u;
+
+SELECT engine, coverage_start = ptrack_init_lsn() AS start, coverage_end > :'start' AS "end",
+	map_size > 64 * 1024 * 1024 AS size, map_used > 0 AS used, summaries > 1 AS summaries,
+	summary_bytes > 200 AS bytes, flushes > 0 AS flushes, flush_failures, last_flush_ms > 0 AS time,
+	gaps, overflows, scan_lag
+FROM pg_stat_ptrack;

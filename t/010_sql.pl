@@ -1,0 +1,30 @@
+# What the SQL functions answer and refuse: pg_regress on a server of its own.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use PtrackTest;
+use Test::More;
+
+my $node = new_node('primary', conf => '', initdb => ['--no-locale']);
+my $top = "$FindBin::RealBin/..";
+my $output = PostgreSQL::Test::Utils::tempdir;
+
+$node->safe_psql('postgres', 'DROP EXTENSION ptrack');
+my $passed = run_log([
+	$ENV{PG_REGRESS},
+	"--bindir=" . $node->config_data('--bindir'),
+	"--host=" . $node->host, "--port=" . $node->port,
+	"--inputdir=$top", "--outputdir=$output", "--expecteddir=$top",
+	qw(functions errors privileges) ]);
+ok($passed, 'pg_regress passes');
+if (!$passed)
+{
+	diag(slurp_file("$output/regression.diffs")) if -e "$output/regression.diffs";
+}
+$node->stop;
+done_testing();

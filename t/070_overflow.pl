@@ -1,0 +1,108 @@
+# A map that is too small: answers get coarser, in steps, and never shorter.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use PtrackTest;
+use Test::More;
+
+my $node = new_node('primary', conf => <<'EOF');
+ptrack.map_size = 1
+allow_in_place_tablespaces = on
+summarize_wal = on
+EOF
+
+# What really changed is known from core's own summaries, which have no such limit.
+sub missing_here
+{
+	my ($start, $end) = @_;
+
+	$node->poll_query_until('postgres',
+		"SELECT max(end_lsn) >= '$end' FROM pg_available_wal_summaries()") or die;
+	return $node->safe_psql('postgres', <<"EOF");
+CREATE TEMP TABLE ours AS SELECT * FROM ptrack_changed_blocks('$start', '$end');
+CREATE INDEX ON ours (relfilenode);
+SELECT count(*) FROM (
+	SELECT DISTINCT c.* FROM pg_available_wal_summaries() s,
+		LATERAL pg_wal_summary_contents(s.tli, s.start_lsn, s.end_lsn) c
+	WHERE s.start_lsn >= '$start' AND s.end_lsn <= '$end' AND c.relforknumber <> 1) c
+WHERE NOT EXISTS (SELECT FROM ours o WHERE o.relfilenode = c.relfilenode
+		AND o.reltablespace = c.reltablespace AND o.reldatabase = c.reldatabase
+		AND o.relforknumber = c.relforknumber
+		AND (o.is_limit_block AND o.relblocknumber <= c.relblocknumber
+			OR o.is_limit_block = c.is_limit_block AND o.relblocknumber = c.relblocknumber))
+	AND NOT EXISTS (SELECT FROM ours o WHERE o.relfilenode = 0
+		AND (o.reltablespace = c.reltablespace AND o.reldatabase = c.reldatabase
+			OR o.reldatabase = 0 AND o.reltablespace = 0))
+EOF
+}
+
+sub stat_of { return $node->safe_psql('postgres', "SELECT $_[0] FROM pg_stat_ptrack"); }
+sub limits
+{
+	my ($start, $end, $where) = @_;
+	return $node->safe_psql('postgres',
+		"SELECT count(*) FROM ptrack_changed_blocks('$start', '$end') WHERE is_limit_block AND $where");
+}
+
+# Pieces: more tables, with an index and a visibility map each, are changed than
+# there is room for.
+my $tables = 1200;
+sub for_each_table
+{
+	my ($sql) = @_;
+	$node->safe_psql('postgres', join '', map { $sql =~ s/%/$_/gr . ";\n" } 1 .. $tables);
+	return;
+}
+for_each_table('CREATE TABLE t% (a int PRIMARY KEY); INSERT INTO t% VALUES (1)');
+my $start = checkpoint($node);
+my $coarse = stat_of('overflows');
+for_each_table('VACUUM t%');
+for_each_table('UPDATE t% SET a = 2');
+my $end = checkpoint($node);
+cmp_ok(stat_of('overflows'), '>', $coarse, 'the overflow is counted');
+cmp_ok(limits($start, $end, 'relfilenode <> 0'), '>', 0, 'some relations are noted as a whole');
+is(missing_here($start, $end), 0, 'no change is missing');
+
+# Relations, too: then a database is noted as a whole.
+$start = checkpoint($node);
+for_each_table('TRUNCATE t%; INSERT INTO t% VALUES (3)');
+$end = checkpoint($node);
+cmp_ok(limits($start, $end, 'relfilenode = 0 AND reldatabase <> 0'), '>', 0, 'a database is noted as a whole');
+is(missing_here($start, $end), 0, 'no change is missing');
+my %map = pagemap($node, $start);
+my $path = $node->safe_psql('postgres', "SELECT pg_relation_filepath('pg_operator')");
+is(scalar @{ $map{$path} }, $node->safe_psql('postgres', "SELECT pg_relation_size('pg_operator') / 8192"),
+	'all blocks of all its relations are reported');
+
+# And databases, of which a tablespace makes one more: then everything counts as
+# changed.
+$start = checkpoint($node);
+for_each_table('TRUNCATE t%; INSERT INTO t% VALUES (4)');
+$node->safe_psql('postgres', join '', map { "CREATE TABLESPACE s$_ LOCATION '';\n" } 1 .. 70);
+$node->safe_psql('postgres', join '', map { "CREATE TABLE in_s$_ (a int) TABLESPACE s$_;\n" } 1 .. 70);
+is(limits($start, $node->safe_psql('postgres', 'SELECT pg_current_wal_insert_lsn()'), 'reltablespace = 0 AND reldatabase = 0 AND relfilenode = 0'), 1,
+	'everything is noted as changed');
+%map = pagemap($node, $start);
+my $files = $node->safe_psql('postgres', <<'EOF');
+SELECT count(*) FROM (SELECT 'base/' || d AS dir FROM pg_ls_dir('base') d WHERE d ~ '^[0-9]+$'
+	UNION ALL SELECT 'global') s, pg_ls_dir(dir) f
+WHERE f ~ '^[0-9]+(_vm|_init)?$' AND (pg_stat_file(dir || '/' || f)).size > 0
+EOF
+is(scalar(keys %map), $files, 'all files are in the page map');
+
+# The next cycle is exact again.
+checkpoint($node);
+$start = checkpoint($node);
+$node->safe_psql('postgres', 'UPDATE t7 SET a = 9');
+$end = checkpoint($node);
+is(limits($start, $end, 'true'), 0, 'after that, changes are exact again');
+is(missing_here($start, $end), 0, 'and complete');
+is(stat_of('flush_failures'), 0, 'checkpoints were not disturbed');
+
+$node->stop;
+done_testing();
