@@ -149,6 +149,31 @@ $node->stop('immediate');
 $node->start;
 is($node->safe_psql('postgres', 'SELECT ptrack_init_lsn()'), $init, 'there is no gap after that');
 
+# A full disk: the file that the next checkpoint is going to write is a link to
+# a device that has no space left.  Its name has the redo points in it, of which
+# the next one is where WAL ends, as long as nothing else is going on.
+my $full;
+for my $try (1 .. 10)
+{
+	my $now = checkpoint($node);
+
+	$node->safe_psql('postgres', 'UPDATE t SET i = i + 1');
+	$full = sprintf '%s/00000001%016X%016X.summary.tmp', $store,
+	  map { my ($high, $low) = split m{/}; hex($high) << 32 | hex $low }
+	  $now, $node->safe_psql('postgres', 'SELECT pg_current_wal_insert_lsn()');
+	symlink '/dev/full', $full or die "could not create $full: $!";
+	$offset = -s $node->logfile;
+	checkpoint($node);
+	last if log_since($node, $offset) =~ /not durable/;
+	unlink $full;
+}
+like(log_since($node, $offset), qr/WARNING:  could not write change summary.*No space left on device/,
+	'a full disk is a warning');
+ok(!-e $full && !-l $full, 'the unfinished file is removed');
+is($node->safe_psql('postgres', 'SELECT ptrack_init_lsn()'), $init, 'nothing is lost');
+checkpoint($node);
+is($node->safe_psql('postgres', 'SELECT gaps FROM pg_stat_ptrack'), 0, 'the next checkpoint writes it');
+
 # If the server goes down before it can be written, that is a gap.
 checkpoint($node);
 chmod 0500, $store;
