@@ -94,10 +94,9 @@ EOF
 	$node->reload;
 	my $pid = $node->safe_psql('postgres',
 		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'");
+	my $offset = -s $node->logfile;
 	kill 9, $pid;
-	$node->poll_query_until('postgres',
-		"SELECT pid <> $pid FROM pg_stat_activity WHERE backend_type = 'walwriter'")
-	  or die 'the server did not come back';
+	$node->wait_for_log(qr/database system is ready to accept connections/, $offset);
 	is(lines_missing($before, changed_blocks($node, $middle)), '',
 		'after the crash of one process');
 	is($node->safe_psql('postgres', 'SELECT ptrack_init_lsn()'), $init,

@@ -1,0 +1,183 @@
+/*
+ * map_bench.c
+ *		The live map and the summary format outside of a server.
+ *
+ * Includes the map's source and stands in for the little that it needs of the
+ * server, so that cycles of a size that no test machine could change for real
+ * can be measured.  Marks go the way that they go in a server.
+ *
+ * usage: map_bench MAP_MEGABYTES RELATIONS BLOCKS_PER_RELATION EVERY
+ *
+ * marks every EVERYth block of that many relations, then prints one line:
+ * blocks marked, ns per mark, bytes of map in use, overflows, ms for a
+ * snapshot, ms to write the summary, its bytes.
+ */
+#include "../src/ptrack_map.c"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "common/summary_format.h"
+
+/*
+ * The server's side.
+ */
+
+MemoryContext CurrentMemoryContext;
+
+void *
+ShmemInitStruct(const char *name, Size size, bool *found)
+{
+	*found = false;
+	return calloc(1, size);
+}
+
+bool
+LWLockAcquire(LWLock *lock, LWLockMode mode)
+{
+	return true;
+}
+
+void
+LWLockRelease(LWLock *lock)
+{
+}
+
+Size
+add_size(Size a, Size b)
+{
+	return a + b;
+}
+
+Size
+mul_size(Size a, Size b)
+{
+	return a * b;
+}
+
+void *
+MemoryContextAllocExtended(MemoryContext context, Size size, int flags)
+{
+	return malloc(size);
+}
+
+void
+pfree(void *pointer)
+{
+	free(pointer);
+}
+
+#undef qsort
+
+void
+pg_qsort(void *base, size_t n, size_t size, int (*cmp) (const void *, const void *))
+{
+	qsort(base, n, size, cmp);
+}
+
+bool
+errstart(int elevel, const char *domain)
+{
+	abort();
+}
+
+bool
+errstart_cold(int elevel, const char *domain)
+{
+	abort();
+}
+
+void
+errfinish(const char *file, int line, const char *function)
+{
+	abort();
+}
+
+int
+errcode(int sqlerrcode)
+{
+	return 0;
+}
+
+int
+errmsg(const char *fmt,...)
+{
+	return 0;
+}
+
+int
+errdetail(const char *fmt,...)
+{
+	return 0;
+}
+
+/*
+ * The measurement.
+ */
+
+static double
+now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1e3 + t.tv_nsec / 1e6;
+}
+
+static bool
+count_bytes(void *arg, const void *data, size_t len)
+{
+	*(uint64 *) arg += len;
+	return true;
+}
+
+int
+main(int argc, char **argv)
+{
+	static SummaryWriter writer;
+	MapSnapshot snapshot;
+	MapStats	stats;
+	SummaryHeader header = {0};
+	ChangeItem	item;
+	uint64		bytes = 0;
+	uint64		marks = 0;
+	double		t0,
+				t1,
+				t2,
+				t3;
+
+	if (argc != 5)
+	{
+		fprintf(stderr, "usage: map_bench MAP_MEGABYTES RELATIONS BLOCKS_PER_RELATION EVERY\n");
+		return 1;
+	}
+	map_shmem_init(atoi(argv[1]), NULL);
+	map_note_start(1);
+
+	t0 = now_ms();
+	for (Oid rel = 0; rel < (Oid) atoi(argv[2]); rel++)
+	{
+		RelFileLocator rlocator = {1663, 5, 16384 + rel};
+
+		for (uint64 block = 0; block < strtoull(argv[3], NULL, 10); block += atoi(argv[4]), marks++)
+			map_effects.mark(map_effects.arg, &rlocator, MAIN_FORKNUM, (BlockNumber) block);
+	}
+	t1 = now_ms();
+	map_get_stats(&stats);
+	map_cut(1, 2);
+	if (!map_snapshot_frozen(&snapshot))
+		abort();
+	t2 = now_ms();
+	summary_write_begin(&writer, count_bytes, &bytes, &header);
+	while (map_snapshot_next(&snapshot, &item))
+		summary_write_item(&writer, &item);
+	if (!summary_write_end(&writer))
+		abort();
+	t3 = now_ms();
+	printf("%llu %.1f %llu %llu %.1f %.1f %llu\n", (unsigned long long) marks,
+		   (t1 - t0) * 1e6 / marks, (unsigned long long) stats.used,
+		   (unsigned long long) stats.overflows, t2 - t1, t3 - t2,
+		   (unsigned long long) bytes);
+	return 0;
+}
