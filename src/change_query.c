@@ -11,7 +11,8 @@
  * notice them when they happen.
  *
  * Besides the LSNs, each summary must name the lineage that the one before it
- * ends with, so that files of another history are not taken for this one's.
+ * ends with, and the newest one must be of the very checkpoint that the server
+ * started from: so files of another history are not taken for this one's.
  *
  * The answer itself is a merge of all inputs, each in order of keys, of which
  * one item at a time is in memory.
@@ -27,6 +28,7 @@
 #include "lib/binaryheap.h"
 #include "miscadmin.h"
 #include "ptrack_map.h"
+#include "publish.h"
 #include "summary_store.h"
 #include "utils/memutils.h"
 
@@ -112,7 +114,7 @@ fits(const ChainWalk *walk, const SummaryHeader *header)
 	static const Lineage unknown = {{0}};
 
 	if (walk->any_lineage)
-		return true;
+		return publish_fits_start(header);
 	return memcmp(&walk->lineage, &unknown, sizeof(Lineage)) != 0 &&
 		memcmp(&walk->lineage, &header->end_lineage, sizeof(Lineage)) == 0;
 }
@@ -187,13 +189,16 @@ coverage_get(Coverage *coverage)
 	StoreList	list;
 	ChainWalk	walk;
 	TimeLineID	tli;
-	XLogRecPtr	live = live_start(&stats);
+	XLogRecPtr	live;
+
+	publish_check_start();
+	live = live_start(&stats);
 
 	/* The map first: what it gives up is in the store by then. */
 	store_list(&list);
 	coverage->end = current_end(&tli);
 	coverage->summaries = list.count;
-	coverage->bytes = list.bytes;
+	coverage->bytes = store_bytes(&list);
 	coverage->gaps = 0;
 
 	walk_begin(&walk, &list, readTimeLineHistory(tli), live);
@@ -352,6 +357,7 @@ change_query_begin(XLogRecPtr start, XLogRecPtr end)
 	else if (end > now)
 		refuse_future(end, now);
 
+	publish_check_start();
 	(void) live_start(&stats);
 
 	/* The map first: what it gives up afterwards is in the store by then. */

@@ -71,7 +71,7 @@ on_insert(const XLogRecData *rdata, XLogRecPtr start, XLogRecPtr end)
 static void
 on_redo_point(XLogRecPtr old_redo, XLogRecPtr new_redo)
 {
-	map_cut(old_redo, new_redo);
+	map_cut(old_redo, new_redo, CheckpointStats.ckpt_start_t);
 	if (previous_redo_hook)
 		previous_redo_hook(old_redo, new_redo);
 }
@@ -133,17 +133,19 @@ on_shmem_request(void)
 		previous_shmem_request_hook();
 	RequestAddinShmemSpace(add_size(map_shmem_size(map_size_setting),
 									publish_shmem_size()));
-	RequestNamedLWLockTranche(LWLOCK_TRANCHE, 1);
+	RequestNamedLWLockTranche(LWLOCK_TRANCHE, 2);
 }
 
 /* Called again when the server starts anew after a crash of a backend. */
 static void
 on_shmem_startup(void)
 {
+	LWLockPadded *locks = GetNamedLWLockTranche(LWLOCK_TRANCHE);
+
 	if (previous_shmem_startup_hook)
 		previous_shmem_startup_hook();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	map_shmem_init(map_size_setting, &GetNamedLWLockTranche(LWLOCK_TRANCHE)->lock);
+	map_shmem_init(map_size_setting, &locks[0].lock, &locks[1].lock);
 	publish_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 	if (!IsUnderPostmaster)

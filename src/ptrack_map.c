@@ -28,10 +28,13 @@
  *   insert.  It swaps halves and moves nothing.  That all insertion locks are
  *   held orders it against marks.
  * - Whoever copies a half holds the map's LWLock shared; whoever clears one,
- *   or moves the start of a running one, holds it exclusively.  A cut may come
- *   at any moment in between, so a copy reads the cycle number first: the half
- *   that it says is running holds, running or just frozen, all marks whose
- *   insertion lock had been released by then.
+ *   or moves the start of a running one, holds it exclusively, and is the
+ *   process that makes checkpoints.  All of them pass a second lock, the gate,
+ *   on their way to the first: so one copy after another cannot keep that
+ *   process waiting.
+ * - A cut may come at any moment in between, so a copy reads the cycle number
+ *   first: the half that it says is running holds, running or just frozen, all
+ *   marks whose insertion lock had been released by then.
  * - A bit is visible to others when the record's insertion lock is released.
  *
  * A crash loses the map.  Redo starts at the redo point that the running cycle
@@ -86,6 +89,7 @@ typedef struct HalfHeader
 {
 	pg_atomic_uint64 start;		/* redo point; 0: not known yet */
 	pg_atomic_uint64 end;		/* redo point; 0: running */
+	pg_atomic_uint64 end_time;	/* when that checkpoint began */
 	pg_atomic_uint32 state;
 	pg_atomic_uint32 everything;	/* all that can be said is "changed" */
 	pg_atomic_uint32 coarse;	/* a table was full */
@@ -105,6 +109,7 @@ typedef struct MapShared
 		HalfHeader state;
 		char		pad[2 * PG_CACHE_LINE_SIZE];
 	}			half[2];
+	pg_atomic_uint64 last_cut;	/* redo point of the latest map_cut */
 	pg_atomic_uint64 overflows;
 } MapShared;
 
@@ -145,6 +150,7 @@ typedef struct CachedPiece
 
 static MapShared *shared;
 static LWLock *map_lock;
+static LWLock *map_gate;
 static MapHalf halves[2];
 static Size map_size;
 static CachedPiece cache[CACHED_PIECES];
@@ -189,8 +195,13 @@ half_attach(MapHalf *half, HalfHeader *state, char *memory, Size bytes)
 	{
 		half->keys[t] = (MapKey *) p;
 		p += half->slots[t] * sizeof(MapKey);
-		/* Beyond this, probes get long, and they must end at a free slot. */
-		half->room[t] = half->slots[t] - half->slots[t] / 8;
+
+
+		/*
+		 * Beyond this, probes get long.  They end at a free slot, of which
+		 * more are left than there are WAL insertion locks.
+		 */
+		half->room[t] = half->slots[t] - Max(half->slots[t] / 8, 24);
 	}
 	half->limits = (MapLimits *) p;
 	p += half->slots[TABLE_RELATIONS] * sizeof(MapLimits);
@@ -204,7 +215,7 @@ half_attach(MapHalf *half, HalfHeader *state, char *memory, Size bytes)
  * tells.
  */
 void
-map_shmem_init(int megabytes, LWLock *lock)
+map_shmem_init(int megabytes, LWLock *lock, LWLock *gate)
 {
 	bool		found;
 	Size		half_bytes = (Size) megabytes * 1024 * 1024 / 2;
@@ -213,6 +224,7 @@ map_shmem_init(int megabytes, LWLock *lock)
 	map_size = map_shmem_size(megabytes);
 	shared = ShmemInitStruct("ptrack map", map_size, &found);
 	map_lock = lock;
+	map_gate = gate;
 	memory = (char *) TYPEALIGN(PG_CACHE_LINE_SIZE, (char *) shared + sizeof(MapShared));
 
 	for (int i = 0; i < 2; i++)
@@ -467,7 +479,8 @@ map_note_start(XLogRecPtr redo)
 
 /*
  * A new redo point was fixed: what follows belongs to a new cycle.  Called
- * with all WAL insertion locks held, inside a critical section.
+ * with all WAL insertion locks held, inside a critical section, by the process
+ * that makes checkpoints; this one began at that time.
  *
  * If an earlier checkpoint failed after its redo point was fixed, or could not
  * publish, the other half is still frozen.  Then the running cycle simply goes
@@ -475,13 +488,14 @@ map_note_start(XLogRecPtr redo)
  * nothing is lost.
  */
 void
-map_cut(XLogRecPtr old_redo, XLogRecPtr new_redo)
+map_cut(XLogRecPtr old_redo, XLogRecPtr new_redo, TimestampTz time)
 {
 	uint64		cycle;
 	HalfHeader *running = running_half(&cycle)->state;
 	HalfHeader *other = halves[(cycle + 1) & 1].state;
 
 	map_note_start(old_redo);
+	pg_atomic_write_u64(&shared->last_cut, new_redo);
 	if (pg_atomic_read_u32(&other->state) != HALF_FREE)
 		return;
 
@@ -489,11 +503,62 @@ map_cut(XLogRecPtr old_redo, XLogRecPtr new_redo)
 	pg_atomic_write_u64(&other->end, InvalidXLogRecPtr);
 	pg_atomic_write_u32(&other->state, HALF_RUNNING);
 	pg_atomic_write_u64(&running->end, new_redo);
+	pg_atomic_write_u64(&running->end_time, (uint64) time);
 	pg_atomic_write_u32(&running->state, HALF_FROZEN);
 
 	/* A copy that sees the new cycle number must see all of the above. */
 	pg_write_barrier();
 	pg_atomic_write_u64(&shared->running.cycle, cycle + 1);
+}
+
+/*
+ * The redo point of the latest cut; invalid if there was none.
+ */
+XLogRecPtr
+map_last_cut(void)
+{
+	return pg_atomic_read_u64(&shared->last_cut);
+}
+
+/*
+ * Notes the relations that were new in the cycle that just ended as new in the
+ * running one, too.
+ *
+ * This is for wal_level = minimal.  A transaction that creates a relation then
+ * need not log what it puts into it, and may do so after the redo point.  What
+ * it does is only known by the relation being new.
+ */
+void
+map_carry_new_relations(const MapSnapshot *ended)
+{
+	uint64		cycle;
+	MapHalf    *half = running_half(&cycle);
+
+	for (size_t i = 0; i < ended->nitems; i++)
+	{
+		const SnapshotItem *item = &ended->items[i];
+
+		if (change_is_entry(&item->key) && item->u.limit == 0 &&
+			change_relation(&item->key) != InvalidRelFileNumber)
+			half_set_limit(half, item->key.where, change_relation(&item->key),
+						   change_fork(&item->key), 0);
+	}
+}
+
+static void
+lock_map(LWLockMode mode)
+{
+	LWLockAcquire(map_gate, mode);
+	LWLockAcquire(map_lock, mode);
+	LWLockRelease(map_gate);
+}
+
+/* The half that is not running; the caller has seen that cycle number. */
+static MapHalf *
+other_half(uint64 cycle)
+{
+	pg_read_barrier();
+	return &halves[(cycle + 1) & 1];
 }
 
 /*
@@ -505,9 +570,9 @@ map_release_frozen(void)
 	uint64		cycle;
 	MapHalf    *half;
 
-	LWLockAcquire(map_lock, LW_EXCLUSIVE);
+	lock_map(LW_EXCLUSIVE);
 	running_half(&cycle);
-	half = &halves[(cycle + 1) & 1];
+	half = other_half(cycle);
 	Assert(pg_atomic_read_u32(&half->state->state) == HALF_FROZEN);
 
 	for (int t = 0; t < MAP_TABLES; t++)
@@ -545,7 +610,7 @@ map_advance_running(XLogRecPtr redo)
 {
 	uint64		cycle;
 
-	LWLockAcquire(map_lock, LW_EXCLUSIVE);
+	lock_map(LW_EXCLUSIVE);
 	pg_atomic_write_u64(&running_half(&cycle)->state->start, redo);
 	LWLockRelease(map_lock);
 }
@@ -587,6 +652,16 @@ slot_key(const MapHalf *half, MapTable table, uint32 slot, ChangeKey *key)
 	return key->where != 0 && key->what != 0;
 }
 
+static inline bool
+any_bit(const uint32 *bits)
+{
+	uint32		any = 0;
+
+	for (int w = 0; w < PIECE_WORDS; w++)
+		any |= bits[w];
+	return any != 0;
+}
+
 /*
  * These three add what a table holds to the snapshot.  They return false when
  * the table turned out to hold more than there is room for.
@@ -606,11 +681,14 @@ copy_pieces(const MapHalf *half, MapSnapshot *snapshot, size_t room)
 			continue;
 		if (copied == room)
 			return false;
-		item->key = key;
-		item->u.piece = copied;
 		memcpy(snapshot->bits + (size_t) copied * PIECE_WORDS,
 			   &half->pieces[slot], sizeof(MapPiece));
-		copied++;
+
+		/* A piece is added to the table before its first mark is made. */
+		if (!any_bit(snapshot->bits + (size_t) copied * PIECE_WORDS))
+			continue;
+		item->key = key;
+		item->u.piece = copied++;
 		snapshot->nitems++;
 	}
 	return true;
@@ -731,7 +809,8 @@ static bool
 snapshot_of(MapHalf *half, MapSnapshot *snapshot)
 {
 	snapshot->start = pg_atomic_read_u64(&half->state->start);
-	snapshot->end = InvalidXLogRecPtr;
+	snapshot->end = pg_atomic_read_u64(&half->state->end);
+	snapshot->end_time = (TimestampTz) pg_atomic_read_u64(&half->state->end_time);
 	return snapshot_half(half, snapshot);
 }
 
@@ -753,14 +832,11 @@ map_snapshot_frozen(MapSnapshot *snapshot)
 	bool		done = false;
 
 	snapshot->start = InvalidXLogRecPtr;
-	LWLockAcquire(map_lock, LW_SHARED);
+	lock_map(LW_SHARED);
 	running_half(&cycle);
-	half = &halves[(cycle + 1) & 1];
+	half = other_half(cycle);
 	if (is_frozen(half))
-	{
 		done = snapshot_of(half, snapshot);
-		snapshot->end = pg_atomic_read_u64(&half->state->end);
-	}
 	LWLockRelease(map_lock);
 	if (done)
 		snapshot_sort(snapshot);
@@ -776,7 +852,7 @@ map_snapshot_running(MapSnapshot *snapshot)
 	uint64		cycle;
 	bool		done;
 
-	LWLockAcquire(map_lock, LW_SHARED);
+	lock_map(LW_SHARED);
 	done = snapshot_of(running_half(&cycle), snapshot);
 	LWLockRelease(map_lock);
 	if (done)
@@ -794,17 +870,15 @@ map_snapshot_both(MapSnapshot *frozen, bool *have_frozen, MapSnapshot *running)
 	MapHalf    *half;
 	bool		done;
 
-	LWLockAcquire(map_lock, LW_SHARED);
+	lock_map(LW_SHARED);
 	half = running_half(&cycle);
 	pg_read_barrier();
 	done = snapshot_of(half, running);
-	half = &halves[(cycle + 1) & 1];
+	running->end = InvalidXLogRecPtr;
+	half = other_half(cycle);
 	*have_frozen = is_frozen(half);
 	if (done && *have_frozen)
-	{
 		done = snapshot_of(half, frozen);
-		frozen->end = pg_atomic_read_u64(&half->state->end);
-	}
 	LWLockRelease(map_lock);
 	if (!done)
 		ereport(ERROR,
@@ -874,11 +948,13 @@ map_get_stats(MapStats *stats)
 		sizeof(MapKey)
 	};
 	uint64		cycle;
+	MapHalf    *half;
 
-	LWLockAcquire(map_lock, LW_SHARED);
-	stats->start = pg_atomic_read_u64(&running_half(&cycle)->state->start);
-	if (is_frozen(&halves[(cycle + 1) & 1]))
-		stats->start = pg_atomic_read_u64(&halves[(cycle + 1) & 1].state->start);
+	lock_map(LW_SHARED);
+	half = running_half(&cycle);
+	if (is_frozen(other_half(cycle)))
+		half = other_half(cycle);
+	stats->start = pg_atomic_read_u64(&half->state->start);
 	stats->size = map_size;
 	stats->used = 0;
 	for (int i = 0; i < 2; i++)

@@ -8,6 +8,7 @@
 
 #include "access/xlogdefs.h"
 #include "common/change_item.h"
+#include "datatype/timestamp.h"
 #include "storage/lwlock.h"
 #include "wal_records.h"
 
@@ -18,6 +19,7 @@ typedef struct MapSnapshot
 {
 	XLogRecPtr	start;			/* the redo point that the cycle began at */
 	XLogRecPtr	end;			/* the one it ended at; invalid: still running */
+	TimestampTz end_time;		/* when the checkpoint that ended it began */
 	bool		coarse;			/* the map overflowed in it */
 	size_t		nitems;
 	size_t		next;			/* for map_snapshot_next */
@@ -38,10 +40,12 @@ typedef struct MapStats
 extern const WalEffects map_effects;
 
 extern Size map_shmem_size(int megabytes);
-extern void map_shmem_init(int megabytes, LWLock *lock);
+extern void map_shmem_init(int megabytes, LWLock *lock, LWLock *gate);
 
 extern void map_note_start(XLogRecPtr redo);
-extern void map_cut(XLogRecPtr old_redo, XLogRecPtr new_redo);
+extern void map_cut(XLogRecPtr old_redo, XLogRecPtr new_redo, TimestampTz time);
+extern XLogRecPtr map_last_cut(void);
+extern void map_carry_new_relations(const MapSnapshot *ended);
 
 extern bool map_snapshot_frozen(MapSnapshot *snapshot);
 extern bool map_snapshot_running(MapSnapshot *snapshot);

@@ -10,15 +10,20 @@
  * there is a warning, the map keeps what it holds, and the next checkpoint
  * tries again.  If the server goes down before one succeeds, the summary is
  * missing, and coverage begins anew after it.
+ *
+ * This file also knows where the server started from: the checkpoint that
+ * pg_control named then.  The chain of summaries of earlier runs is attached
+ * there, and what was done to the files without WAL since is noticed there.
  */
 #include "postgres.h"
 
 #include "compat.h"
 
-#include "access/timeline.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogrecovery.h"
+#include "catalog/pg_control.h"
+#include "common/controldata_utils.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "portability/instr_time.h"
@@ -27,6 +32,7 @@
 #include "storage/shmem.h"
 #include "summary_store.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 /*
  * The lineage at the end of what was published last.  Written by the process
@@ -35,6 +41,12 @@
  */
 typedef struct PublishShared
 {
+	/* The checkpoint that the server started from; set once. */
+	XLogRecPtr	start_redo;		/* invalid: not known */
+	TimeLineID	start_tli;
+	pg_time_t	start_time;		/* when it was made */
+	pg_atomic_uint32 start_checked; /* publish_check_start has run */
+
 	XLogRecPtr	end;			/* invalid: nothing published so far */
 	Lineage		lineage;		/* at that redo point */
 	pg_atomic_uint64 published;
@@ -51,6 +63,21 @@ Size
 publish_shmem_size(void)
 {
 	return MAXALIGN(sizeof(PublishShared));
+}
+
+static void
+note_start(void)
+{
+	bool		crc_ok;
+	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
+
+	if (crc_ok)
+	{
+		shared->start_redo = control->checkPointCopy.redo;
+		shared->start_tli = control->checkPointCopy.ThisTimeLineID;
+		shared->start_time = control->checkPointCopy.time;
+	}
+	pfree(control);
 }
 
 /*
@@ -72,16 +99,87 @@ publish_shmem_init(void)
 		pg_atomic_init_u64(&shared->published, 0);
 		pg_atomic_init_u64(&shared->failures, 0);
 		pg_atomic_init_u64(&shared->last_usec, 0);
+		pg_atomic_init_u32(&shared->start_checked, 0);
+		note_start();
 	}
 }
+
+/*
+ * The start of the server
+ */
+
+/*
+ * Can that summary be what comes before the present run of the server?  If it
+ * ends at the redo point that the server started from, it must have been made
+ * for the same checkpoint.  A data directory that was rolled back, while the
+ * store was not, may have come to another checkpoint at the same LSN.
+ *
+ * pg_control has the time of a checkpoint in whole seconds, taken a moment
+ * after ours.  In a backup that is being restored it names a later checkpoint,
+ * and restartpoints do not know when theirs was made: then the LSN must do.
+ */
+bool
+publish_fits_start(const SummaryHeader *header)
+{
+	if (header->end != shared->start_redo)
+		return true;
+	return header->tli == shared->start_tli &&
+		(header->end_time == 0 ||
+		 (shared->start_time >= header->end_time &&
+		  shared->start_time <= header->end_time + 1));
+}
+
+/* The summary that ends at that redo point, if there is one to be trusted. */
+static bool
+find_summary_before(XLogRecPtr redo, SummaryHeader *header)
+{
+	StoreList	list;
+	bool		found = false;
+
+	store_list(&list);
+	for (int i = list.count - 1; i >= 0 && !found; i--)
+		found = list.summaries[i].end == redo &&
+			store_check(&list.summaries[i], header) &&
+			publish_fits_start(header);
+	pfree(list.summaries);
+	return found;
+}
+
+/*
+ * Notices what was done to the files while the server was down.  To be called
+ * before the first answer is given or summary published; it does something the
+ * first time only.
+ *
+ * pg_checksums writes every page without a trace in the WAL: then everything
+ * counts as changed since.  When checksums are disabled, no page is written.
+ */
+void
+publish_check_start(void)
+{
+	SummaryHeader header;
+
+	if (pg_atomic_read_u32(&shared->start_checked) != 0)
+		return;
+	if (DataChecksumsEnabled() &&
+		find_summary_before(shared->start_redo, &header) &&
+		(header.flags & SUMMARY_CHECKSUMS) == 0)
+	{
+		ereport(LOG,
+				(errmsg("data checksums were enabled: all blocks count as changed")));
+		map_effects.unknown(map_effects.arg);
+	}
+	pg_atomic_write_u32(&shared->start_checked, 1);
+}
+
+/*
+ * Publishing
+ */
 
 /*
  * Makes WAL durable up to the redo point.  A shutdown checkpoint's redo point
  * may be the first byte after a page header that is not yet written, which
  * nothing can be flushed up to; then what comes before ends with the page
  * before.
- *
- * In recovery there is nothing to do: what was replayed had been durable.
  */
 static void
 flush_wal(XLogRecPtr redo)
@@ -89,27 +187,9 @@ flush_wal(XLogRecPtr redo)
 	uint32		header = XLogSegmentOffset(redo, wal_segment_size) < XLOG_BLCKSZ ?
 		SizeOfXLogLongPHD : SizeOfXLogShortPHD;
 
-	if (RecoveryInProgress())
-		return;
 	if (redo % XLOG_BLCKSZ == header)
 		redo -= header;
 	XLogFlush(redo);
-}
-
-/*
- * The timeline that a redo point is on: the one that WAL is inserted on, since
- * cuts are made where it is inserted.  In recovery, the redo point may be older
- * than the latest switch of timelines that was replayed.
- */
-static TimeLineID
-timeline_of(XLogRecPtr redo)
-{
-	TimeLineID	tli = GetWALInsertionTimeLineIfSet();
-
-	if (tli != 0)
-		return tli;
-	GetXLogReplayRecPtr(&tli);
-	return tliOfPointInHistory(redo, readTimeLineHistory(tli));
 }
 
 /*
@@ -120,19 +200,11 @@ static Lineage
 lineage_before(XLogRecPtr start)
 {
 	Lineage		none = {{0}};
-	StoreList	list;
+	SummaryHeader header;
 
 	if (shared->end == start)
 		return shared->lineage;
-	store_list(&list);
-	for (int i = list.count - 1; i >= 0; i--)
-	{
-		SummaryHeader header;
-
-		if (list.summaries[i].end == start && store_check(&list.summaries[i], &header))
-			return header.end_lineage;
-	}
-	return none;
+	return find_summary_before(start, &header) ? header.end_lineage : none;
 }
 
 static bool
@@ -141,19 +213,25 @@ next_item(void *arg, ChangeItem *item)
 	return map_snapshot_next(arg, item);
 }
 
-/* Publishes a copy of a half as the summary of [its start, end). */
+/*
+ * Publishes a copy of a half as the summary of [its start, its end) on that
+ * timeline.
+ */
 static bool
-publish_snapshot(MapSnapshot *snapshot, XLogRecPtr end)
+publish_snapshot(MapSnapshot *snapshot, TimeLineID tli)
 {
 	SummaryHeader header = {
 		.system_identifier = GetSystemIdentifier(),
 		.start = snapshot->start,
-		.end = end,
-		.tli = timeline_of(end),
+		.end = snapshot->end,
+		.tli = tli,
 		.block_size = BLCKSZ,
 		.segment_blocks = RELSEG_SIZE,
-		.flags = snapshot->coarse ? SUMMARY_COARSE : 0,
+		.flags = (snapshot->coarse ? SUMMARY_COARSE : 0) |
+		(DataChecksumsEnabled() ? SUMMARY_CHECKSUMS : 0),
 		.start_lineage = lineage_before(snapshot->start),
+		.end_time = snapshot->end_time == 0 ? 0 :
+		(int64) timestamptz_to_time_t(snapshot->end_time),
 	};
 
 	if (!pg_strong_random(header.end_lineage.id, LINEAGE_LEN))
@@ -165,7 +243,7 @@ publish_snapshot(MapSnapshot *snapshot, XLogRecPtr end)
 	}
 	if (!store_publish(&header, next_item, snapshot))
 		return false;
-	shared->end = end;
+	shared->end = header.end;
 	shared->lineage = header.end_lineage;
 	pg_atomic_fetch_add_u64(&shared->published, 1);
 	store_remove_covered(&header);
@@ -183,13 +261,15 @@ no_memory(void)
 
 /* Publishes the cycle that ended, if there is one.  True: nothing is left. */
 static bool
-publish_frozen(void)
+publish_frozen(TimeLineID tli)
 {
 	MapSnapshot snapshot;
 
 	if (!map_snapshot_frozen(&snapshot))
 		return XLogRecPtrIsInvalid(snapshot.start) || no_memory();
-	if (!publish_snapshot(&snapshot, snapshot.end))
+	if (!XLogIsNeeded())
+		map_carry_new_relations(&snapshot);
+	if (!publish_snapshot(&snapshot, tli))
 		return false;
 	map_release_frozen();
 	return true;
@@ -197,11 +277,11 @@ publish_frozen(void)
 
 /*
  * Publishes what the running half holds from before the redo point.  That is
- * so when no cut was made there: because the other half was still frozen then,
- * or in recovery.  The marks that came after the redo point go along.
+ * so when the map was not cut there: because the other half was still frozen
+ * then, or in recovery.  The marks that came after the redo point go along.
  */
 static bool
-publish_running(XLogRecPtr redo)
+publish_running(XLogRecPtr redo, TimeLineID tli, TimestampTz time)
 {
 	MapStats	stats;
 	MapSnapshot snapshot;
@@ -211,10 +291,44 @@ publish_running(XLogRecPtr redo)
 		return true;
 	if (!map_snapshot_running(&snapshot))
 		return no_memory();
-	if (!publish_snapshot(&snapshot, redo))
+	snapshot.end = redo;
+	snapshot.end_time = time;
+	if (!publish_snapshot(&snapshot, tli))
 		return false;
 	map_advance_running(redo);
 	return true;
+}
+
+/*
+ * At a checkpoint, the redo point is that of the latest cut, and on the
+ * timeline that WAL is inserted on.
+ */
+static bool
+publish_at_checkpoint(XLogRecPtr redo)
+{
+	TimeLineID	tli = GetWALInsertionTimeLineIfSet();
+
+	flush_wal(redo);
+	return publish_frozen(tli) &&
+		publish_running(redo, tli, CheckpointStats.ckpt_start_t);
+}
+
+/*
+ * At a restartpoint, the redo point is one of the primary's, which was replayed
+ * some time ago; all WAL up to it is durable.  It may be on another timeline
+ * than the one that is replayed now.  To find out would take reading a history
+ * file, whose failure would end this process.  So on a server that has seen a
+ * promotion the map keeps what it holds, and a crash in recovery is a gap.
+ */
+static bool
+publish_at_restartpoint(XLogRecPtr redo)
+{
+	TimeLineID	tli;
+
+	GetXLogReplayRecPtr(&tli);
+	if (tli != 1 || GetWALInsertionTimeLineIfSet() != 0)
+		return true;
+	return publish_running(redo, tli, 0);
 }
 
 /* May throw. */
@@ -226,8 +340,9 @@ publish_all(XLogRecPtr redo, int keep_minutes)
 
 	INSTR_TIME_SET_CURRENT(begin);
 	map_note_start(redo);
-	flush_wal(redo);
-	if (!publish_frozen() || !publish_running(redo))
+	publish_check_start();
+	if (redo == map_last_cut() ? !publish_at_checkpoint(redo) :
+		!publish_at_restartpoint(redo))
 		return false;
 	INSTR_TIME_SET_CURRENT(end);
 	INSTR_TIME_SUBTRACT(end, begin);
@@ -253,15 +368,8 @@ publish_cycles(XLogRecPtr redo, int keep_minutes)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(publish_context);
-		error = CopyErrorData();
+		EmitErrorReport();
 		FlushErrorState();
-		ereport(WARNING,
-				(errcode(error->sqlerrcode),
-				 errmsg("%s", error->message),
-				 error->detail ? errdetail("%s", error->detail) : 0));
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(caller);

@@ -6,6 +6,7 @@
 #define PTRACK_PUBLISH_H
 
 #include "access/xlogdefs.h"
+#include "common/summary_format.h"
 
 /* What pg_stat_ptrack shows of publishing, since the server started. */
 typedef struct PublishStats
@@ -18,6 +19,8 @@ typedef struct PublishStats
 extern Size publish_shmem_size(void);
 extern void publish_shmem_init(void);
 
+extern void publish_check_start(void);
+extern bool publish_fits_start(const SummaryHeader *header);
 extern void publish_cycles(XLogRecPtr redo, int keep_minutes);
 extern void publish_get_stats(PublishStats *stats);
 

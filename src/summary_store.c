@@ -88,29 +88,15 @@ summary_cmp(const void *a, const void *b)
 	return x->tli < y->tli ? -1 : x->tli > y->tli;
 }
 
-/* Adds a summary to the list, unless it has vanished meanwhile. */
 static void
 add_summary(StoreList *list, const StoredSummary *summary, int *room)
 {
-	char		path[STORE_PATH_LEN];
-	struct stat st;
-
-	summary_path(path, summary);
-	if (stat(path, &st) != 0)
-	{
-		if (errno == ENOENT)
-			return;
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not stat file \"%s\": %m", path)));
-	}
 	if (list->count == *room)
 	{
 		*room *= 2;
 		list->summaries = repalloc_array(list->summaries, StoredSummary, *room);
 	}
 	list->summaries[list->count++] = *summary;
-	list->bytes += st.st_size;
 }
 
 /*
@@ -126,7 +112,6 @@ store_list(StoreList *list)
 
 	list->summaries = palloc_array(StoredSummary, room);
 	list->count = 0;
-	list->bytes = 0;
 	if (dir == NULL && errno == ENOENT)
 		return;
 	while ((de = ReadDir(dir, STORE_DIRECTORY)) != NULL)
@@ -143,6 +128,30 @@ store_list(StoreList *list)
 	}
 	FreeDir(dir);
 	qsort(list->summaries, list->count, sizeof(StoredSummary), summary_cmp);
+}
+
+/*
+ * The size of all summaries of a list in bytes, without those that vanished.
+ */
+uint64
+store_bytes(const StoreList *list)
+{
+	uint64		bytes = 0;
+
+	for (int i = 0; i < list->count; i++)
+	{
+		char		path[STORE_PATH_LEN];
+		struct stat st;
+
+		summary_path(path, &list->summaries[i]);
+		if (stat(path, &st) == 0)
+			bytes += st.st_size;
+		else if (errno != ENOENT)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not stat file \"%s\": %m", path)));
+	}
+	return bytes;
 }
 
 /*

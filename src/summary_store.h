@@ -26,7 +26,6 @@ typedef struct StoreList
 {
 	StoredSummary *summaries;	/* ascending by end, then by start */
 	int			count;
-	uint64		bytes;			/* size of all of them */
 } StoreList;
 
 /* A summary that is being read. */
@@ -42,6 +41,7 @@ typedef struct StoreReader
 typedef bool (*store_next_fn) (void *arg, ChangeItem *item);
 
 extern void store_list(StoreList *list);
+extern uint64 store_bytes(const StoreList *list);
 extern bool store_publish(const SummaryHeader *header, store_next_fn next, void *arg);
 extern void store_expire(int keep_minutes);
 extern void store_remove_covered(const SummaryHeader *by);

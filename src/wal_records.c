@@ -33,6 +33,7 @@
 #include "access/heapam_xlog.h"
 #include "access/rmgr.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "access/xlogrecord.h"
 #include "catalog/storage_xlog.h"
 #include "commands/dbcommands_xlog.h"
@@ -209,6 +210,10 @@ smgr_create(DataCursor *cursor, const WalEffects *effects)
 		return false;
 	if (create.forkNum != FSM_FORKNUM)
 		effects->limit(effects->arg, &create.rlocator, create.forkNum, 0);
+
+	/* With wal_level = minimal, no record need tell of its visibility map. */
+	if (create.forkNum == MAIN_FORKNUM && !XLogIsNeeded())
+		effects->limit(effects->arg, &create.rlocator, VISIBILITYMAP_FORKNUM, 0);
 	return true;
 }
 

@@ -88,6 +88,7 @@ my %damage = (
 	'other server' => [ with_crc(changed(8, pack('Q<', 1))), 'belongs to another server' ],
 	'other range' => [ with_crc(changed(16, pack('Q<', 1))), 'another range than its name' ],
 	'other block size' => [ with_crc(changed(36, pack('V', 4096))), 'another block or segment size' ],
+	'unknown flag' => [ with_crc(changed(44, pack('V', 128))), 'damaged header' ],
 	'other lineage' => [ with_crc(changed(64, 'x' x 16)), undef ],
 	'next summary' => [ slurp_file($files[3]), 'another range than its name' ],
 );

@@ -107,6 +107,58 @@ is(init_lsn(), $init, 'rolled back with a store that is newer: same');
 is($node->safe_psql('postgres', "SELECT count(*) FROM ptrack_changed_blocks('$start') WHERE relfilenode = pg_relation_filenode('t') AND relforknumber = 0"),
 	0, 'changes of the abandoned history are not reported');
 
+# The same, and then a session without the library comes to a checkpoint at the
+# very LSN that a summary of the abandoned history ends at: switching WAL puts
+# redo points at the start of a segment.  What that session did is not known.
+$node->stop;
+PostgreSQL::Test::Utils::system_or_bail('rm', '-rf', $node->data_dir);
+PostgreSQL::Test::RecursiveCopy::copypath($saved, $node->data_dir);
+chmod 0700, $node->data_dir;
+$node->start;
+$node->safe_psql('postgres', 'UPDATE t SET i = i + 1');
+$node->safe_psql('postgres', 'SELECT pg_switch_wal()');
+my $coincidence = checkpoint($node);
+$node->stop('immediate');
+PostgreSQL::Test::Utils::system_or_bail('rm', '-rf', $newer);
+PostgreSQL::Test::RecursiveCopy::copypath($node->data_dir . '/ptrack', $newer);
+PostgreSQL::Test::Utils::system_or_bail('rm', '-rf', $node->data_dir);
+PostgreSQL::Test::RecursiveCopy::copypath($saved, $node->data_dir);
+chmod 0700, $node->data_dir;
+PostgreSQL::Test::Utils::system_or_bail('rm', '-rf', $node->data_dir . '/ptrack');
+PostgreSQL::Test::RecursiveCopy::copypath($newer, $node->data_dir . '/ptrack');
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+sleep 2;
+$node->start;
+$node->safe_psql('postgres', 'CREATE TABLE u AS SELECT i FROM generate_series(1, 100) i');
+$node->safe_psql('postgres', 'SELECT pg_switch_wal()');
+is(checkpoint($node), $coincidence, 'two histories have a redo point in common');
+$node->stop('immediate');
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'ptrack'");
+$node->start;
+expect_gap('a summary of another history that ends where recovery begins', $start);
+checkpoint($node);
+expect_gap('the same, one checkpoint later', $start);
+
+# pg_checksums rewrites every page, and no WAL tells.
+$start = checkpoint($node);
+my $from = init_lsn();
+$node->stop;
+run_log([ 'pg_checksums', '--enable', '-D', $node->data_dir ]);
+$node->start;
+my $sum = "SELECT sum(pagecount) FROM ptrack_get_pagemapset('$start') WHERE path = pg_relation_filepath('pg_proc')";
+my $all = $node->safe_psql('postgres', "SELECT pg_relation_size('pg_proc') / 8192");
+is($node->safe_psql('postgres', $sum), $all, 'checksums enabled: all blocks count as changed');
+is(init_lsn(), $from, 'and that is no gap');
+checkpoint($node);
+$node->restart;
+is($node->safe_psql('postgres', $sum), $all, 'nor is it forgotten');
+$start = checkpoint($node);
+$node->stop;
+run_log([ 'pg_checksums', '--disable', '-D', $node->data_dir ]);
+$node->start;
+cmp_ok($node->safe_psql('postgres', "SELECT coalesce(sum(pagecount), 0) FROM ptrack_get_pagemapset('$start')"), '<', 50,
+	'checksums disabled: no page is written, none is reported');
+
 # The store is deleted while the server is down.
 $start = checkpoint($node);
 $node->stop;

@@ -15,10 +15,13 @@
  *		32	u32		timeline that the end LSN is on
  *		36	u32		block size in bytes
  *		40	u32		blocks in a full segment file
- *		44	u32		flags: 1 = the live map overflowed in this range
+ *		44	u32		flags: 1 = the live map overflowed in this range, 2 = the
+ *					server had data checksums
  *		48	16 bytes	lineage identifier at the start LSN; zero: not known
  *		64	16 bytes	lineage identifier at the end LSN
- *		80	16 bytes	zero
+ *		80	u64		time that the checkpoint of the end LSN began at, in
+ *					seconds since 1970; zero: not known
+ *		88	8 bytes	zero
  *
  * Items, in ascending order of (tablespace, database, relation, fork, piece),
  * none twice.  Each begins with a tag byte:
@@ -166,6 +169,7 @@ summary_write_begin(SummaryWriter *writer, summary_write_fn write, void *arg,
 	put_u32(bytes + 44, header->flags);
 	memcpy(bytes + 48, header->start_lineage.id, LINEAGE_LEN);
 	memcpy(bytes + 64, header->end_lineage.id, LINEAGE_LEN);
+	put_u64(bytes + 80, (uint64) header->end_time);
 	writer_put(writer, bytes, sizeof(bytes));
 }
 
@@ -241,6 +245,7 @@ put_piece(uint8 *p, uint32 distance, const uint32 *bits)
 	int			runs;
 
 	count_bits(bits, &set, &runs);
+	Assert(set > 0);
 	p = put_distance(p + 1, distance);
 	if (set == PIECE_BLOCKS)
 		*tag = TAG_FULL;
@@ -372,7 +377,7 @@ bool
 summary_read_begin(SummaryReader *reader, summary_read_fn read, void *arg,
 				   SummaryHeader *header)
 {
-	static const uint8 zero[SUMMARY_HEADER_LEN - 80] = {0};
+	static const uint8 zero[SUMMARY_HEADER_LEN - 88] = {0};
 	const uint8 *p;
 
 	reader->read = read;
@@ -391,7 +396,8 @@ summary_read_begin(SummaryReader *reader, summary_read_fn read, void *arg,
 	if (get_u16(p + 4) != SUMMARY_VERSION)
 		return reader_fail(reader, "has a format version that is not known");
 	if (get_u16(p + 6) != SUMMARY_HEADER_LEN ||
-		memcmp(p + 80, zero, sizeof(zero)) != 0)
+		(get_u32(p + 44) & ~SUMMARY_ALL_FLAGS) != 0 ||
+		memcmp(p + 88, zero, sizeof(zero)) != 0)
 		return reader_fail(reader, "has a damaged header");
 
 	header->system_identifier = get_u64(p + 8);
@@ -403,6 +409,7 @@ summary_read_begin(SummaryReader *reader, summary_read_fn read, void *arg,
 	header->flags = get_u32(p + 44);
 	memcpy(header->start_lineage.id, p + 48, LINEAGE_LEN);
 	memcpy(header->end_lineage.id, p + 64, LINEAGE_LEN);
+	header->end_time = (int64) get_u64(p + 80);
 	return true;
 }
 

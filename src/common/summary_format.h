@@ -18,6 +18,8 @@
 
 /* Summary flags */
 #define SUMMARY_COARSE		0x0001	/* the live map overflowed in this range */
+#define SUMMARY_CHECKSUMS	0x0002	/* the server had data checksums */
+#define SUMMARY_ALL_FLAGS	(SUMMARY_COARSE | SUMMARY_CHECKSUMS)
 
 /*
  * Lineage: who this history is at a redo point.  All zero: not known.
@@ -42,6 +44,8 @@ typedef struct SummaryHeader
 	uint32		flags;
 	Lineage		start_lineage;
 	Lineage		end_lineage;
+	int64		end_time;		/* when the checkpoint of the end LSN began, in
+								 * seconds since 1970; 0: not known */
 } SummaryHeader;
 
 /* Writes all of len bytes, or returns false. */

@@ -1,0 +1,67 @@
+# wal_level = minimal: what a transaction puts into a relation that it made
+# itself is not logged, and may come long after the redo point that followed
+# the creation.  It must be known as changed all the same.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use PtrackTest;
+use Test::More;
+
+my $node = new_node('primary', conf => <<'EOF');
+wal_level = minimal
+max_wal_senders = 0
+EOF
+
+sub blocks_of
+{
+	my ($table) = @_;
+	return $node->safe_psql('postgres', "SELECT pg_relation_size('$table') / 8192");
+}
+
+my $session = $node->background_psql('postgres');
+$session->query_safe('BEGIN; CREATE TABLE made (a int); INSERT INTO made SELECT generate_series(1, 10)');
+my @redo = (checkpoint($node));
+push @redo, checkpoint($node);
+$session->query_safe('INSERT INTO made SELECT generate_series(1, 100000); COMMIT');
+$session->quit;
+
+for my $since (@redo)
+{
+	my %map = pagemap($node, $since);
+	is(scalar @{ $map{ $node->safe_psql('postgres', "SELECT pg_relation_filepath('made')") } // [] },
+		blocks_of('made'), 'all blocks of a relation made before the redo point and filled after it');
+}
+
+# The visibility map, too: nothing tells of it but the relation being new.
+my $start = checkpoint($node);
+$node->safe_psql('postgres', q{BEGIN; CREATE TABLE frozen (a int);
+COPY frozen FROM PROGRAM 'seq 10000' (FREEZE); COMMIT});
+my %map = pagemap($node, $start);
+my $path = $node->safe_psql('postgres', "SELECT pg_relation_filepath('frozen')");
+is(scalar @{ $map{$path} // [] }, blocks_of('frozen'), 'a relation filled by COPY FREEZE');
+is_deeply($map{"${path}_vm"}, [0], 'and its visibility map');
+
+# Coverage goes on when the level changes, and back.
+my $init = $node->safe_psql('postgres', 'SELECT ptrack_init_lsn()');
+for my $level ('replica', 'minimal', 'logical')
+{
+	$node->append_conf('postgresql.conf', "wal_level = $level");
+	$node->restart;
+	$node->safe_psql('postgres', 'UPDATE made SET a = a + 1 WHERE a < 5');
+	checkpoint($node);
+	is($node->safe_psql('postgres', 'SELECT ptrack_init_lsn()'), $init, "wal_level = $level: no gap");
+}
+$start = checkpoint($node);
+checkpoint($node);
+$node->safe_psql('postgres', 'UPDATE made SET a = 0 WHERE a = 1000');
+%map = pagemap($node, $start);
+cmp_ok(scalar @{ $map{ $node->safe_psql('postgres', "SELECT pg_relation_filepath('made')") } }, '<', 4,
+	'after a restart, relations are not new any more');
+
+$node->stop;
+done_testing();
