@@ -219,7 +219,12 @@ coverage_get(Coverage *coverage)
  * Queries
  */
 
-static void pg_attribute_noreturn()
+static void refuse(const char *what, int sqlstate, XLogRecPtr lsn,
+				   XLogRecPtr start, XLogRecPtr end,
+				   const char *hint) pg_attribute_noreturn();
+static void refuse_future(XLogRecPtr lsn, XLogRecPtr now) pg_attribute_noreturn();
+
+static void
 refuse(const char *what, int sqlstate, XLogRecPtr lsn, XLogRecPtr start,
 	   XLogRecPtr end, const char *hint)
 {
@@ -231,7 +236,7 @@ refuse(const char *what, int sqlstate, XLogRecPtr lsn, XLogRecPtr start,
 			 errhint("%s", hint)));
 }
 
-static void pg_attribute_noreturn()
+static void
 refuse_future(XLogRecPtr lsn, XLogRecPtr now)
 {
 	Coverage	coverage;

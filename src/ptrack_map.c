@@ -106,7 +106,7 @@ typedef struct MapShared
 	}			running;
 	union
 	{
-		HalfHeader state;
+		HalfHeader	state;
 		char		pad[2 * PG_CACHE_LINE_SIZE];
 	}			half[2];
 	pg_atomic_uint64 last_cut;	/* redo point of the latest map_cut */
@@ -143,7 +143,7 @@ typedef struct CachedPiece
 	uint64		where;
 	uint64		what;
 	uint64		cycle;
-	MapPiece   *piece;
+	MapPiece   *piece;			/* NULL: it had to be noted in a coarser way */
 } CachedPiece;
 
 #define CACHED_PIECES	64
@@ -393,33 +393,44 @@ half_piece(MapHalf *half, uint64 where, uint64 what)
 	return NULL;
 }
 
+static inline void
+mark_piece(MapPiece *piece, BlockNumber block)
+{
+	pg_atomic_uint32 *word = &piece->words[block / 32 % PIECE_WORDS];
+	uint32		bit = (uint32) 1 << (block % 32);
+
+	/* Most marks find their bit set: then the cache line stays shared. */
+	if ((pg_atomic_read_u32(word) & bit) == 0)
+		pg_atomic_fetch_or_u32(word, bit);
+}
+
+/* A mark of a piece that is not cached. */
+static pg_noinline void
+mark_slowly(CachedPiece *cached, uint64 where, uint64 what, BlockNumber block)
+{
+	MapHalf    *half = running_half(&cached->cycle);
+
+	cached->where = where;
+	cached->what = what;
+	cached->piece = half_piece(half, where, what);
+	if (cached->piece)
+		mark_piece(cached->piece, block);
+}
+
 static void
 map_mark(void *arg, const RelFileLocator *rlocator, ForkNumber fork,
 		 BlockNumber block)
 {
-	uint64		cycle;
-	MapHalf    *half = running_half(&cycle);
-	uint64		where = change_where(rlocator->spcOid, rlocator->dbOid);
 	uint64		what = change_piece(rlocator->relNumber, fork, block / PIECE_BLOCKS);
+	uint64		where = change_where(rlocator->spcOid, rlocator->dbOid);
 	CachedPiece *cached = &cache[(what ^ what >> 32) % CACHED_PIECES];
-	pg_atomic_uint32 *word;
-	uint32		bit = (uint32) 1 << (block % 32);
 
-	if (unlikely(cached->what != what || cached->where != where ||
-				 cached->cycle != cycle || cached->piece == NULL))
-	{
-		cached->piece = half_piece(half, where, what);
-		cached->where = where;
-		cached->what = what;
-		cached->cycle = cycle;
-		if (cached->piece == NULL)
-			return;
-	}
-
-	/* Most marks find their bit set: then the cache line stays shared. */
-	word = &cached->piece->words[block / 32 % PIECE_WORDS];
-	if ((pg_atomic_read_u32(word) & bit) == 0)
-		pg_atomic_fetch_or_u32(word, bit);
+	if (likely(cached->what == what && cached->where == where &&
+			   cached->cycle == pg_atomic_read_u64(&shared->running.cycle) &&
+			   cached->piece != NULL))
+		mark_piece(cached->piece, block);
+	else
+		mark_slowly(cached, where, what, block);
 }
 
 static void

@@ -47,6 +47,30 @@
 #define VM_HEAP_BLOCKS \
 	((BLCKSZ - MAXALIGN(SizeOfPageHeaderData)) * BITS_PER_BYTE / 2)
 
+typedef struct WalBlock
+{
+	RelFileLocator rlocator;
+	ForkNumber	fork;
+	BlockNumber block;
+} WalBlock;
+
+/*
+ * A record as the decoder sees it, whichever way it was come by.  Of the blocks
+ * that it registers, which the front ends have marked already, only the first
+ * ones matter here: the pages of a heap record.  The main data is a chain of
+ * chunks.
+ */
+typedef struct WalRecord
+{
+	RmgrId		rmid;
+	uint8		info;			/* all of xl_info */
+	uint32		nblocks;		/* registered, which may be more than are here */
+	uint32		data_skip;		/* bytes of the chain before the main data */
+	uint32		data_len;		/* bytes of main data */
+	const XLogRecData *data;
+	WalBlock	blocks[2];
+} WalRecord;
+
 /*
  * Reading main data, which may be spread over several chunks.
  */
@@ -99,14 +123,24 @@ cursor_read(DataCursor *cursor, void *dst, uint64 len)
 	return true;
 }
 
-/* Copies one field of a struct at the given place in the main data. */
-static bool
-read_field(const WalRecord *record, uint32 offset, void *dst, uint32 len)
+/*
+ * Reads one byte of the main data.  Apart from a cursor, because it is done for
+ * every heap record that is inserted.
+ */
+static inline bool
+read_byte(const WalRecord *record, uint32 offset, uint8 *byte)
 {
-	DataCursor	cursor;
+	const XLogRecData *chunk = record->data;
+	uint32		place = record->data_skip + offset;
 
-	cursor_begin(&cursor, record);
-	return cursor_read(&cursor, NULL, offset) && cursor_read(&cursor, dst, len);
+	if (offset >= record->data_len)
+		return false;
+	for (; chunk && place >= chunk->len; chunk = chunk->next)
+		place -= chunk->len;
+	if (chunk == NULL)
+		return false;
+	*byte = ((const uint8 *) chunk->data)[place];
+	return true;
 }
 
 /*
@@ -115,8 +149,8 @@ read_field(const WalRecord *record, uint32 offset, void *dst, uint32 len)
  */
 
 /* A bit of the visibility map was cleared for the heap block of that number. */
-static bool
-clear_vm(const WalRecord *record, int n, const WalEffects *effects)
+static pg_noinline bool
+clear_vm(const WalRecord *record, uint32 n, const WalEffects *effects)
 {
 	const WalBlock *heap = &record->blocks[n];
 
@@ -127,13 +161,13 @@ clear_vm(const WalRecord *record, int n, const WalEffects *effects)
 	return true;
 }
 
-static bool
+static inline bool
 heap_flags(const WalRecord *record, uint32 offset, uint8 cleared,
 		   const WalEffects *effects)
 {
 	uint8		flags;
 
-	if (!read_field(record, offset, &flags, sizeof(flags)))
+	if (!read_byte(record, offset, &flags))
 		return false;
 	return (flags & cleared) == 0 || clear_vm(record, 0, effects);
 }
@@ -142,14 +176,14 @@ heap_flags(const WalRecord *record, uint32 offset, uint8 cleared,
  * An update names its new page first, and the old one second if it is another
  * one.  The second block may also be the map's own: it is of another fork.
  */
-static bool
+static inline bool
 heap_update(const WalRecord *record, const WalEffects *effects)
 {
 	uint8		flags;
 	bool		other_page = record->nblocks > 1 &&
 		record->blocks[1].fork == MAIN_FORKNUM;
 
-	if (!read_field(record, offsetof(xl_heap_update, flags), &flags, sizeof(flags)))
+	if (!read_byte(record, offsetof(xl_heap_update, flags), &flags))
 		return false;
 	if ((flags & XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED) != 0 &&
 		!clear_vm(record, 0, effects))
@@ -421,20 +455,26 @@ special_effects(const WalRecord *record, const WalEffects *effects)
 	}
 }
 
+/*
+ * The effects of a record beyond the blocks that it registers.
+ */
 static inline void
 wal_record_effects(const WalRecord *record, const WalEffects *effects)
 {
-	for (int i = 0; i < record->nblocks; i++)
-	{
-		const WalBlock *block = &record->blocks[i];
-
-		if (block->fork != FSM_FORKNUM)
-			effects->mark(effects->arg, &block->rlocator, block->fork,
-						  block->block);
-	}
 	if (wal_record_has_data(record->rmid, record->info) &&
 		!special_effects(record, effects))
 		effects->unknown(effects->arg);
+}
+
+/* One registered block. */
+static inline void
+block_effects(WalRecord *record, const WalBlock *block, const WalEffects *effects)
+{
+	if (record->nblocks < lengthof(record->blocks))
+		record->blocks[record->nblocks] = *block;
+	record->nblocks++;
+	if (block->fork != FSM_FORKNUM)
+		effects->mark(effects->arg, &block->rlocator, block->fork, block->block);
 }
 
 /*
@@ -443,76 +483,40 @@ wal_record_effects(const WalRecord *record, const WalEffects *effects)
  * doubted, unlike what is read from a disk.
  */
 
-/* A block header without its locator, then image headers if there are any. */
-static inline const char *
-parse_block_header(const char *p, WalRecord *record, bool *same_relation)
+/* Passes over the headers of a full-page image. */
+static pg_noinline const char *
+parse_image_header(const char *p, WalRecord *record)
 {
-	WalBlock   *block = &record->blocks[record->nblocks];
-	XLogRecordBlockHeader header;
 	XLogRecordBlockImageHeader image;
 
-	memcpy(&header, p, SizeOfXLogRecordBlockHeader);
-	p += SizeOfXLogRecordBlockHeader;
-	block->fork = header.fork_flags & BKPBLOCK_FORK_MASK;
-	*same_relation = (header.fork_flags & BKPBLOCK_SAME_REL) != 0;
-	record->data_skip += header.data_length;
-	if (header.fork_flags & BKPBLOCK_HAS_IMAGE)
-	{
-		memcpy(&image, p, SizeOfXLogRecordBlockImageHeader);
-		p += SizeOfXLogRecordBlockImageHeader;
-		record->data_skip += image.length;
-		if (BKPIMAGE_COMPRESSED(image.bimg_info) &&
-			(image.bimg_info & BKPIMAGE_HAS_HOLE) != 0)
-			p += SizeOfXLogRecordBlockCompressHeader;
-	}
+	memcpy(&image, p, SizeOfXLogRecordBlockImageHeader);
+	p += SizeOfXLogRecordBlockImageHeader;
+	record->data_skip += image.length;
+	if (BKPIMAGE_COMPRESSED(image.bimg_info) &&
+		(image.bimg_info & BKPIMAGE_HAS_HOLE) != 0)
+		p += SizeOfXLogRecordBlockCompressHeader;
 	return p;
 }
 
+/* Reads the header of a block; its relation may be the one of the last block. */
 static inline const char *
-parse_block(const char *p, WalRecord *record)
+parse_block(const char *p, WalRecord *record, WalBlock *block)
 {
-	WalBlock   *block = &record->blocks[record->nblocks];
-	bool		same_relation;
+	XLogRecordBlockHeader header;
 
-	p = parse_block_header(p, record, &same_relation);
-	if (same_relation)
-		block->rlocator = block[-1].rlocator;
-	else
+	memcpy(&header, p, SizeOfXLogRecordBlockHeader);
+	p += SizeOfXLogRecordBlockHeader;
+	record->data_skip += header.data_length;
+	if (header.fork_flags & BKPBLOCK_HAS_IMAGE)
+		p = parse_image_header(p, record);
+	if ((header.fork_flags & BKPBLOCK_SAME_REL) == 0)
 	{
 		memcpy(&block->rlocator, p, sizeof(RelFileLocator));
 		p += sizeof(RelFileLocator);
 	}
+	block->fork = header.fork_flags & BKPBLOCK_FORK_MASK;
 	memcpy(&block->block, p, sizeof(BlockNumber));
-	record->nblocks++;
 	return p + sizeof(BlockNumber);
-}
-
-/* What may follow the block headers; the main data's length comes last. */
-static uint32
-parse_data_len(const char *p, const char *end)
-{
-	uint32		len = 0;
-
-	while (p < end)
-	{
-		switch ((uint8) *p++)
-		{
-			case XLR_BLOCK_ID_ORIGIN:
-				p += sizeof(RepOriginId);
-				break;
-			case XLR_BLOCK_ID_TOPLEVEL_XID:
-				p += sizeof(TransactionId);
-				break;
-			case XLR_BLOCK_ID_DATA_SHORT:
-				return (uint8) *p;
-			case XLR_BLOCK_ID_DATA_LONG:
-				memcpy(&len, p, sizeof(len));
-				return len;
-			default:
-				return 0;
-		}
-	}
-	return len;
 }
 
 /*
@@ -525,18 +529,21 @@ wal_insert_effects(const XLogRecData *rdata, const WalEffects *effects)
 	const char *p = (const char *) rdata->data + SizeOfXLogRecord;
 	const char *end = (const char *) rdata->data + rdata->len;
 	WalRecord	record;
+	WalBlock	block;
 
 	record.rmid = header->xl_rmid;
 	record.info = header->xl_info;
 	record.nblocks = 0;
 	record.data_skip = 0;
 	while (p < end && (uint8) *p <= XLR_MAX_BLOCK_ID)
-		p = parse_block(p, &record);
-	if (wal_record_has_data(record.rmid, record.info))
 	{
-		record.data = rdata->next;
-		record.data_len = parse_data_len(p, end);
+		p = parse_block(p, &record, &block);
+		block_effects(&record, &block, effects);
 	}
+
+	/* The main data comes last, after what belongs to the blocks. */
+	record.data = rdata->next;
+	record.data_len = header->xl_tot_len - rdata->len - record.data_skip;
 	wal_record_effects(&record, effects);
 }
 
@@ -547,6 +554,7 @@ void
 wal_redo_effects(XLogReaderState *reader, const WalEffects *effects)
 {
 	WalRecord	record;
+	WalBlock	block;
 	XLogRecData data;
 
 	record.rmid = XLogRecGetRmid(reader);
@@ -554,11 +562,9 @@ wal_redo_effects(XLogReaderState *reader, const WalEffects *effects)
 	record.nblocks = 0;
 	for (int id = 0; id <= XLogRecMaxBlockId(reader); id++)
 	{
-		WalBlock   *block = &record.blocks[record.nblocks];
-
-		if (XLogRecGetBlockTagExtended(reader, id, &block->rlocator,
-									   &block->fork, &block->block, NULL))
-			record.nblocks++;
+		if (XLogRecGetBlockTagExtended(reader, id, &block.rlocator,
+									   &block.fork, &block.block, NULL))
+			block_effects(&record, &block, effects);
 	}
 	data.next = NULL;
 	data.data = XLogRecGetData(reader);

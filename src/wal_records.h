@@ -33,30 +33,6 @@ typedef struct WalEffects
 	void	   *arg;
 } WalEffects;
 
-typedef struct WalBlock
-{
-	RelFileLocator rlocator;
-	ForkNumber	fork;
-	BlockNumber block;
-} WalBlock;
-
-/*
- * A record as the decoder sees it, whichever way it was come by.  The blocks
- * are in the order of their numbers in the record, which have no gaps before
- * the ones that the decoder looks at.  The main data is a chain of chunks; it
- * is only there for records that wal_record_has_data names.
- */
-typedef struct WalRecord
-{
-	RmgrId		rmid;
-	uint8		info;			/* all of xl_info */
-	int			nblocks;
-	uint32		data_skip;		/* bytes of the chain before the main data */
-	uint32		data_len;		/* bytes of main data */
-	const XLogRecData *data;
-	WalBlock	blocks[XLR_MAX_BLOCK_ID + 1];
-} WalRecord;
-
 extern void wal_insert_effects(const XLogRecData *rdata, const WalEffects *effects);
 extern void wal_redo_effects(XLogReaderState *reader, const WalEffects *effects);
 

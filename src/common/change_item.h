@@ -45,8 +45,8 @@ typedef struct ChangeItem
 {
 	ChangeKey	key;
 	BlockNumber limit;			/* of an entry; InvalidBlockNumber: none */
-	uint32		bits[PIECE_WORDS];	/* of a piece: bit b of word w is its block
-									 * 32 * w + b */
+	uint32		bits[PIECE_WORDS];	/* of a piece: bit b of word w is its
+									 * block 32 * w + b */
 } ChangeItem;
 
 #define CHANGE_EVERYTHING_WHERE		UINT64CONST(0)
