@@ -152,7 +152,7 @@ main(int argc, char **argv)
 		fprintf(stderr, "usage: map_bench MAP_MEGABYTES RELATIONS BLOCKS_PER_RELATION EVERY\n");
 		return 1;
 	}
-	map_shmem_init(atoi(argv[1]), NULL);
+	map_shmem_init(atoi(argv[1]), NULL, NULL);
 	map_note_start(1);
 
 	t0 = now_ms();
@@ -165,7 +165,7 @@ main(int argc, char **argv)
 	}
 	t1 = now_ms();
 	map_get_stats(&stats);
-	map_cut(1, 2);
+	map_cut(1, 2, 0);
 	if (!map_snapshot_frozen(&snapshot))
 		abort();
 	t2 = now_ms();

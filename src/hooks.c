@@ -62,9 +62,9 @@ static bool redo_start_noted;	/* in the startup process */
 static void
 on_insert(const XLogRecData *rdata, XLogRecPtr start, XLogRecPtr end)
 {
-	wal_insert_effects(rdata, &map_effects);
-	if (previous_insert_hook)
+	if (unlikely(previous_insert_hook))
 		previous_insert_hook(rdata, start, end);
+	wal_insert_effects(rdata, &map_effects);
 }
 
 /* All WAL insertion locks are held, in a critical section. */

@@ -55,10 +55,9 @@ typedef struct WalBlock
 } WalBlock;
 
 /*
- * A record as the decoder sees it, whichever way it was come by.  Of the blocks
- * that it registers, which the front ends have marked already, only the first
- * ones matter here: the pages of a heap record.  The main data is a chain of
- * chunks.
+ * A record that changes more than the blocks that it registers, whichever way
+ * it was come by.  The front ends have marked those blocks; only the first ones
+ * matter here, the pages of a heap record.  The main data is a chain of chunks.
  */
 typedef struct WalRecord
 {
@@ -123,24 +122,14 @@ cursor_read(DataCursor *cursor, void *dst, uint64 len)
 	return true;
 }
 
-/*
- * Reads one byte of the main data.  Apart from a cursor, because it is done for
- * every heap record that is inserted.
- */
-static inline bool
+/* Reads one byte at the given place in the main data. */
+static bool
 read_byte(const WalRecord *record, uint32 offset, uint8 *byte)
 {
-	const XLogRecData *chunk = record->data;
-	uint32		place = record->data_skip + offset;
+	DataCursor	cursor;
 
-	if (offset >= record->data_len)
-		return false;
-	for (; chunk && place >= chunk->len; chunk = chunk->next)
-		place -= chunk->len;
-	if (chunk == NULL)
-		return false;
-	*byte = ((const uint8 *) chunk->data)[place];
-	return true;
+	cursor_begin(&cursor, record);
+	return cursor_read(&cursor, NULL, offset) && cursor_read(&cursor, byte, 1);
 }
 
 /*
@@ -148,8 +137,42 @@ read_byte(const WalRecord *record, uint32 offset, uint8 *byte)
  * record is not of the shape that they know.
  */
 
+/*
+ * Where heap records say that they clear bits of the visibility map: for each
+ * operation, which byte of the main data has its flags, and which flags they
+ * are.
+ */
+typedef struct HeapFlags
+{
+	uint8		offset;
+	uint8		cleared;		/* 0: none */
+} HeapFlags;
+
+#define HEAP_OP(op)		(((op) & XLOG_HEAP_OPMASK) >> 4)
+#define HEAP_OPS		(HEAP_OP(XLOG_HEAP_OPMASK) + 1)
+
+static const HeapFlags heap_ops[HEAP_OPS] = {
+	[HEAP_OP(XLOG_HEAP_INSERT)] = {offsetof(xl_heap_insert, flags),
+	XLH_INSERT_ALL_VISIBLE_CLEARED},
+	[HEAP_OP(XLOG_HEAP_DELETE)] = {offsetof(xl_heap_delete, flags),
+	XLH_DELETE_ALL_VISIBLE_CLEARED},
+	[HEAP_OP(XLOG_HEAP_UPDATE)] = {offsetof(xl_heap_update, flags),
+	XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED | XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED},
+	[HEAP_OP(XLOG_HEAP_HOT_UPDATE)] = {offsetof(xl_heap_update, flags),
+	XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED | XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED},
+	[HEAP_OP(XLOG_HEAP_LOCK)] = {offsetof(xl_heap_lock, flags),
+	XLH_LOCK_ALL_FROZEN_CLEARED},
+};
+
+static const HeapFlags heap2_ops[HEAP_OPS] = {
+	[HEAP_OP(XLOG_HEAP2_MULTI_INSERT)] = {offsetof(xl_heap_multi_insert, flags),
+	XLH_INSERT_ALL_VISIBLE_CLEARED},
+	[HEAP_OP(XLOG_HEAP2_LOCK_UPDATED)] = {offsetof(xl_heap_lock_updated, flags),
+	XLH_LOCK_ALL_FROZEN_CLEARED},
+};
+
 /* A bit of the visibility map was cleared for the heap block of that number. */
-static pg_noinline bool
+static bool
 clear_vm(const WalRecord *record, uint32 n, const WalEffects *effects)
 {
 	const WalBlock *heap = &record->blocks[n];
@@ -161,30 +184,16 @@ clear_vm(const WalRecord *record, uint32 n, const WalEffects *effects)
 	return true;
 }
 
-static inline bool
-heap_flags(const WalRecord *record, uint32 offset, uint8 cleared,
-		   const WalEffects *effects)
-{
-	uint8		flags;
-
-	if (!read_byte(record, offset, &flags))
-		return false;
-	return (flags & cleared) == 0 || clear_vm(record, 0, effects);
-}
-
 /*
  * An update names its new page first, and the old one second if it is another
  * one.  The second block may also be the map's own: it is of another fork.
  */
-static inline bool
-heap_update(const WalRecord *record, const WalEffects *effects)
+static bool
+heap_update(const WalRecord *record, uint8 flags, const WalEffects *effects)
 {
-	uint8		flags;
 	bool		other_page = record->nblocks > 1 &&
 		record->blocks[1].fork == MAIN_FORKNUM;
 
-	if (!read_byte(record, offsetof(xl_heap_update, flags), &flags))
-		return false;
 	if ((flags & XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED) != 0 &&
 		!clear_vm(record, 0, effects))
 		return false;
@@ -193,41 +202,18 @@ heap_update(const WalRecord *record, const WalEffects *effects)
 }
 
 static bool
-heap_effects(const WalRecord *record, const WalEffects *effects)
+heap_effects(const WalRecord *record, const HeapFlags *op, const WalEffects *effects)
 {
-	switch (record->info & XLOG_HEAP_OPMASK)
-	{
-		case XLOG_HEAP_INSERT:
-			return heap_flags(record, offsetof(xl_heap_insert, flags),
-							  XLH_INSERT_ALL_VISIBLE_CLEARED, effects);
-		case XLOG_HEAP_DELETE:
-			return heap_flags(record, offsetof(xl_heap_delete, flags),
-							  XLH_DELETE_ALL_VISIBLE_CLEARED, effects);
-		case XLOG_HEAP_LOCK:
-			return heap_flags(record, offsetof(xl_heap_lock, flags),
-							  XLH_LOCK_ALL_FROZEN_CLEARED, effects);
-		case XLOG_HEAP_UPDATE:
-		case XLOG_HEAP_HOT_UPDATE:
-			return heap_update(record, effects);
-		default:
-			return true;
-	}
-}
+	uint8		flags;
 
-static bool
-heap2_effects(const WalRecord *record, const WalEffects *effects)
-{
-	switch (record->info & XLOG_HEAP_OPMASK)
-	{
-		case XLOG_HEAP2_MULTI_INSERT:
-			return heap_flags(record, offsetof(xl_heap_multi_insert, flags),
-							  XLH_INSERT_ALL_VISIBLE_CLEARED, effects);
-		case XLOG_HEAP2_LOCK_UPDATED:
-			return heap_flags(record, offsetof(xl_heap_lock_updated, flags),
-							  XLH_LOCK_ALL_FROZEN_CLEARED, effects);
-		default:
-			return true;
-	}
+	if (op->cleared == 0)
+		return true;
+	if (!read_byte(record, op->offset, &flags))
+		return false;
+	if (op == &heap_ops[HEAP_OP(XLOG_HEAP_UPDATE)] ||
+		op == &heap_ops[HEAP_OP(XLOG_HEAP_HOT_UPDATE)])
+		return heap_update(record, flags, effects);
+	return (flags & op->cleared) == 0 || clear_vm(record, 0, effects);
 }
 
 /*
@@ -441,9 +427,9 @@ special_effects(const WalRecord *record, const WalEffects *effects)
 	switch (record->rmid)
 	{
 		case RM_HEAP_ID:
-			return heap_effects(record, effects);
+			return heap_effects(record, &heap_ops[HEAP_OP(record->info)], effects);
 		case RM_HEAP2_ID:
-			return heap2_effects(record, effects);
+			return heap_effects(record, &heap2_ops[HEAP_OP(record->info)], effects);
 		case RM_SMGR_ID:
 			return smgr_effects(record, effects);
 		case RM_XACT_ID:
@@ -466,15 +452,19 @@ wal_record_effects(const WalRecord *record, const WalEffects *effects)
 		effects->unknown(effects->arg);
 }
 
-/* One registered block. */
 static inline void
-block_effects(WalRecord *record, const WalBlock *block, const WalEffects *effects)
+mark_block(const WalBlock *block, const WalEffects *effects)
+{
+	if (block->fork != FSM_FORKNUM)
+		effects->mark(effects->arg, &block->rlocator, block->fork, block->block);
+}
+
+static inline void
+add_block(WalRecord *record, const WalBlock *block)
 {
 	if (record->nblocks < lengthof(record->blocks))
 		record->blocks[record->nblocks] = *block;
 	record->nblocks++;
-	if (block->fork != FSM_FORKNUM)
-		effects->mark(effects->arg, &block->rlocator, block->fork, block->block);
 }
 
 /*
@@ -483,40 +473,100 @@ block_effects(WalRecord *record, const WalBlock *block, const WalEffects *effect
  * doubted, unlike what is read from a disk.
  */
 
-/* Passes over the headers of a full-page image. */
+/* Passes over the headers of a full-page image, of which it adds the length. */
 static pg_noinline const char *
-parse_image_header(const char *p, WalRecord *record)
+parse_image_header(const char *p, uint32 *data_skip)
 {
 	XLogRecordBlockImageHeader image;
 
 	memcpy(&image, p, SizeOfXLogRecordBlockImageHeader);
 	p += SizeOfXLogRecordBlockImageHeader;
-	record->data_skip += image.length;
+	*data_skip += image.length;
 	if (BKPIMAGE_COMPRESSED(image.bimg_info) &&
 		(image.bimg_info & BKPIMAGE_HAS_HOLE) != 0)
 		p += SizeOfXLogRecordBlockCompressHeader;
 	return p;
 }
 
-/* Reads the header of a block; its relation may be the one of the last block. */
-static inline const char *
-parse_block(const char *p, WalRecord *record, WalBlock *block)
+/* Is there a block's header at p, before the end of the headers? */
+static inline bool
+at_block(const char *p, const char *end)
 {
-	XLogRecordBlockHeader header;
+	return p < end && (uint8) *p <= XLR_MAX_BLOCK_ID;
+}
 
-	memcpy(&header, p, SizeOfXLogRecordBlockHeader);
+/*
+ * Reads the header of a block, whose relation may be that of the block before;
+ * adds the bytes that it has in the chain to *data_skip, and returns what
+ * follows the header.
+ */
+static inline const char *
+parse_block(const char *p, WalBlock *block, uint32 *data_skip)
+{
+	uint8		fork_flags = (uint8) p[1];
+	uint16		data_length;
+
+	memcpy(&data_length, p + 2, sizeof(data_length));
 	p += SizeOfXLogRecordBlockHeader;
-	record->data_skip += header.data_length;
-	if (header.fork_flags & BKPBLOCK_HAS_IMAGE)
-		p = parse_image_header(p, record);
-	if ((header.fork_flags & BKPBLOCK_SAME_REL) == 0)
+	*data_skip += data_length;
+	if (unlikely((fork_flags & BKPBLOCK_HAS_IMAGE) != 0))
+	{
+		uint32		image = 0;
+
+		p = parse_image_header(p, &image);
+		*data_skip += image;
+	}
+	if ((fork_flags & BKPBLOCK_SAME_REL) == 0)
 	{
 		memcpy(&block->rlocator, p, sizeof(RelFileLocator));
 		p += sizeof(RelFileLocator);
 	}
-	block->fork = header.fork_flags & BKPBLOCK_FORK_MASK;
+	block->fork = fork_flags & BKPBLOCK_FORK_MASK;
 	memcpy(&block->block, p, sizeof(BlockNumber));
 	return p + sizeof(BlockNumber);
+}
+
+/* The few records that change more than they register: the long way. */
+static pg_noinline void
+insert_special(const XLogRecData *rdata, uint32 data_skip, const WalEffects *effects)
+{
+	const XLogRecord *header = (const XLogRecord *) rdata->data;
+	const char *p = (const char *) rdata->data + SizeOfXLogRecord;
+	const char *end = (const char *) rdata->data + rdata->len;
+	WalRecord	record;
+	WalBlock	block;
+	uint32		ignored = 0;
+
+	record.rmid = header->xl_rmid;
+	record.info = header->xl_info;
+	record.nblocks = 0;
+	while (at_block(p, end))
+	{
+		p = parse_block(p, &block, &ignored);
+		add_block(&record, &block);
+	}
+
+	/* The main data comes last, after what belongs to the blocks. */
+	record.data = rdata->next;
+	record.data_skip = data_skip;
+	record.data_len = header->xl_tot_len - rdata->len - data_skip;
+	wal_record_effects(&record, effects);
+}
+
+/*
+ * Does a heap record clear bits of the visibility map?  Its main data begins at
+ * that place in the chain.  This spares most heap records the long way.
+ */
+static inline bool
+heap_clears_vm(const HeapFlags *flags, const XLogRecData *chunk, uint32 place)
+{
+	if (flags->cleared == 0)
+		return false;
+	place += flags->offset;
+	for (; chunk && place >= chunk->len; chunk = chunk->next)
+		place -= chunk->len;
+	return chunk == NULL ||
+		(((const uint8 *) chunk->data)[place] & flags->cleared) != 0;
 }
 
 /*
@@ -528,23 +578,26 @@ wal_insert_effects(const XLogRecData *rdata, const WalEffects *effects)
 	const XLogRecord *header = (const XLogRecord *) rdata->data;
 	const char *p = (const char *) rdata->data + SizeOfXLogRecord;
 	const char *end = (const char *) rdata->data + rdata->len;
-	WalRecord	record;
+	RmgrId		rmid = header->xl_rmid;
+	uint8		info = header->xl_info;
+	uint32		data_skip = 0;
 	WalBlock	block;
 
-	record.rmid = header->xl_rmid;
-	record.info = header->xl_info;
-	record.nblocks = 0;
-	record.data_skip = 0;
-	while (p < end && (uint8) *p <= XLR_MAX_BLOCK_ID)
+	while (at_block(p, end))
 	{
-		p = parse_block(p, &record, &block);
-		block_effects(&record, &block, effects);
+		p = parse_block(p, &block, &data_skip);
+		mark_block(&block, effects);
 	}
 
-	/* The main data comes last, after what belongs to the blocks. */
-	record.data = rdata->next;
-	record.data_len = header->xl_tot_len - rdata->len - record.data_skip;
-	wal_record_effects(&record, effects);
+	if (rmid == RM_HEAP_ID || rmid == RM_HEAP2_ID)
+	{
+		const HeapFlags *ops = rmid == RM_HEAP_ID ? heap_ops : heap2_ops;
+
+		if (unlikely(heap_clears_vm(&ops[HEAP_OP(info)], rdata->next, data_skip)))
+			insert_special(rdata, data_skip, effects);
+	}
+	else if (wal_record_has_data(rmid, info))
+		insert_special(rdata, data_skip, effects);
 }
 
 /*
@@ -564,7 +617,10 @@ wal_redo_effects(XLogReaderState *reader, const WalEffects *effects)
 	{
 		if (XLogRecGetBlockTagExtended(reader, id, &block.rlocator,
 									   &block.fork, &block.block, NULL))
-			block_effects(&record, &block, effects);
+		{
+			mark_block(&block, effects);
+			add_block(&record, &block);
+		}
 	}
 	data.next = NULL;
 	data.data = XLogRecGetData(reader);
