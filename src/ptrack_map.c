@@ -556,6 +556,12 @@ map_carry_new_relations(const MapSnapshot *ended)
 	}
 }
 
+static bool
+is_frozen(const MapHalf *half)
+{
+	return pg_atomic_read_u32(&half->state->state) == HALF_FROZEN;
+}
+
 static void
 lock_map(LWLockMode mode)
 {
@@ -570,6 +576,27 @@ other_half(uint64 cycle)
 {
 	pg_read_barrier();
 	return &halves[(cycle + 1) & 1];
+}
+
+/*
+ * Notes that everything changed, in every cycle that the map holds.
+ */
+void
+map_note_everything(void)
+{
+	uint64		cycle;
+	uint64		seen;
+
+	lock_map(LW_SHARED);
+	do
+	{
+		half_set_everything(running_half(&cycle));
+		if (is_frozen(other_half(cycle)))
+			half_set_everything(other_half(cycle));
+		pg_memory_barrier();
+		running_half(&seen);
+	} while (seen != cycle);
+	LWLockRelease(map_lock);
 }
 
 /*
@@ -823,12 +850,6 @@ snapshot_of(MapHalf *half, MapSnapshot *snapshot)
 	snapshot->end = pg_atomic_read_u64(&half->state->end);
 	snapshot->end_time = (TimestampTz) pg_atomic_read_u64(&half->state->end_time);
 	return snapshot_half(half, snapshot);
-}
-
-static bool
-is_frozen(const MapHalf *half)
-{
-	return pg_atomic_read_u32(&half->state->state) == HALF_FROZEN;
 }
 
 /*

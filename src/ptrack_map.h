@@ -45,6 +45,7 @@ extern void map_shmem_init(int megabytes, LWLock *lock, LWLock *gate);
 extern void map_note_start(XLogRecPtr redo);
 extern void map_cut(XLogRecPtr old_redo, XLogRecPtr new_redo, TimestampTz time);
 extern XLogRecPtr map_last_cut(void);
+extern void map_note_everything(void);
 extern void map_carry_new_relations(const MapSnapshot *ended);
 
 extern bool map_snapshot_frozen(MapSnapshot *snapshot);

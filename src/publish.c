@@ -151,7 +151,8 @@ find_summary_before(XLogRecPtr redo, SummaryHeader *header)
  * first time only.
  *
  * pg_checksums writes every page without a trace in the WAL: then everything
- * counts as changed since.  When checksums are disabled, no page is written.
+ * counts as changed in all cycles that are not durable yet.  When checksums are
+ * disabled, no page is written.
  */
 void
 publish_check_start(void)
@@ -166,7 +167,7 @@ publish_check_start(void)
 	{
 		ereport(LOG,
 				(errmsg("data checksums were enabled: all blocks count as changed")));
-		map_effects.unknown(map_effects.arg);
+		map_note_everything();
 	}
 	pg_atomic_write_u32(&shared->start_checked, 1);
 }
@@ -215,38 +216,38 @@ next_item(void *arg, ChangeItem *item)
 
 /*
  * Publishes a copy of a half as the summary of [its start, its end) on that
- * timeline.
+ * timeline, and returns its header.
  */
 static bool
-publish_snapshot(MapSnapshot *snapshot, TimeLineID tli)
+publish_snapshot(MapSnapshot *snapshot, TimeLineID tli, SummaryHeader *header)
 {
-	SummaryHeader header = {
+	*header = (SummaryHeader)
+	{
 		.system_identifier = GetSystemIdentifier(),
-		.start = snapshot->start,
-		.end = snapshot->end,
-		.tli = tli,
-		.block_size = BLCKSZ,
-		.segment_blocks = RELSEG_SIZE,
-		.flags = (snapshot->coarse ? SUMMARY_COARSE : 0) |
-		(DataChecksumsEnabled() ? SUMMARY_CHECKSUMS : 0),
-		.start_lineage = lineage_before(snapshot->start),
-		.end_time = snapshot->end_time == 0 ? 0 :
-		(int64) timestamptz_to_time_t(snapshot->end_time),
+			.start = snapshot->start,
+			.end = snapshot->end,
+			.tli = tli,
+			.block_size = BLCKSZ,
+			.segment_blocks = RELSEG_SIZE,
+			.flags = (snapshot->coarse ? SUMMARY_COARSE : 0) |
+			(DataChecksumsEnabled() ? SUMMARY_CHECKSUMS : 0),
+			.start_lineage = lineage_before(snapshot->start),
+			.end_time = snapshot->end_time == 0 ? 0 :
+			(int64) timestamptz_to_time_t(snapshot->end_time),
 	};
 
-	if (!pg_strong_random(header.end_lineage.id, LINEAGE_LEN))
+	if (!pg_strong_random(header->end_lineage.id, LINEAGE_LEN))
 	{
 		ereport(WARNING,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not generate a random lineage identifier")));
 		return false;
 	}
-	if (!store_publish(&header, next_item, snapshot))
+	if (!store_publish(header, next_item, snapshot))
 		return false;
-	shared->end = header.end;
-	shared->lineage = header.end_lineage;
+	shared->end = header->end;
+	shared->lineage = header->end_lineage;
 	pg_atomic_fetch_add_u64(&shared->published, 1);
-	store_remove_covered(&header);
 	return true;
 }
 
@@ -264,14 +265,16 @@ static bool
 publish_frozen(TimeLineID tli)
 {
 	MapSnapshot snapshot;
+	SummaryHeader header;
 
 	if (!map_snapshot_frozen(&snapshot))
 		return XLogRecPtrIsInvalid(snapshot.start) || no_memory();
 	if (!XLogIsNeeded())
 		map_carry_new_relations(&snapshot);
-	if (!publish_snapshot(&snapshot, tli))
+	if (!publish_snapshot(&snapshot, tli, &header))
 		return false;
 	map_release_frozen();
+	store_remove_covered(&header);
 	return true;
 }
 
@@ -285,6 +288,7 @@ publish_running(XLogRecPtr redo, TimeLineID tli, TimestampTz time)
 {
 	MapStats	stats;
 	MapSnapshot snapshot;
+	SummaryHeader header;
 
 	map_get_stats(&stats);
 	if (stats.start >= redo)
@@ -293,9 +297,10 @@ publish_running(XLogRecPtr redo, TimeLineID tli, TimestampTz time)
 		return no_memory();
 	snapshot.end = redo;
 	snapshot.end_time = time;
-	if (!publish_snapshot(&snapshot, tli))
+	if (!publish_snapshot(&snapshot, tli, &header))
 		return false;
 	map_advance_running(redo);
+	store_remove_covered(&header);
 	return true;
 }
 

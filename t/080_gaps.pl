@@ -152,6 +152,20 @@ is(init_lsn(), $from, 'and that is no gap');
 checkpoint($node);
 $node->restart;
 is($node->safe_psql('postgres', $sum), $all, 'nor is it forgotten');
+
+# The same, when the first thing to happen is a checkpoint, and then a crash.
+$node->stop;
+run_log([ 'pg_checksums', '--disable', '-D', $node->data_dir ]);
+$node->start;
+$start = checkpoint($node);
+$node->stop;
+run_log([ 'pg_checksums', '--enable', '-D', $node->data_dir ]);
+$node->start;
+checkpoint($node);
+$node->stop('immediate');
+$node->start;
+is($node->safe_psql('postgres', $sum =~ s/pagemapset\('[^']*'/pagemapset('$start'/r), $all,
+	'nor after a checkpoint and a crash');
 $start = checkpoint($node);
 $node->stop;
 run_log([ 'pg_checksums', '--disable', '-D', $node->data_dir ]);
