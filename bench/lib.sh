@@ -3,7 +3,8 @@
 # One server at a time is measured, each on a copy of its own data directory.
 bench_dir=$(scratch_dir bench)
 cleanup() {
-	as_server_user pkill -9 -f "$bench_dir" 2>/dev/null || true
+	[ ! -f "$bench_dir/data/postmaster.pid" ] ||
+		as_server_user "$patched/bin/pg_ctl" -D "$bench_dir/data" -m immediate stop >/dev/null 2>&1 || true
 	rm -rf "$bench_dir"
 }
 trap cleanup EXIT

@@ -136,6 +136,7 @@ int
 main(int argc, char **argv)
 {
 	static SummaryWriter writer;
+	MapCut		cut = {2, 0, 0};
 	MapSnapshot snapshot;
 	MapStats	stats;
 	SummaryHeader header = {0};
@@ -165,7 +166,7 @@ main(int argc, char **argv)
 	}
 	t1 = now_ms();
 	map_get_stats(&stats);
-	map_cut(1, 2, 0);
+	map_cut(1, &cut);
 	if (!map_snapshot_frozen(&snapshot))
 		abort();
 	t2 = now_ms();

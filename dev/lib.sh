@@ -11,7 +11,7 @@ readonly top
 if [ "$(id -u)" -eq 0 ]; then
 	: "${PTRACK_CACHE:=/var/cache/ptrack}"
 else
-	: "${PTRACK_CACHE:=${XDG_CACHE_HOME:-$HOME/.cache}/ptrack}"
+	: "${PTRACK_CACHE:=${XDG_CACHE_HOME:-${HOME:?is not set}/.cache}/ptrack}"
 fi
 export PTRACK_CACHE
 

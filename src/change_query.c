@@ -152,20 +152,6 @@ walk_back(ChainWalk *walk)
 	return NULL;
 }
 
-/* Where the map's knowledge begins, which the first caller may have to say. */
-static XLogRecPtr
-live_start(MapStats *stats)
-{
-	map_get_stats(stats);
-	if (XLogRecPtrIsInvalid(stats->start))
-	{
-		/* No redo point since the server started: it is still that one. */
-		map_note_start(GetRedoRecPtr());
-		map_get_stats(stats);
-	}
-	return stats->start;
-}
-
 /* After a gap, the chain may go on at the next older summary's end. */
 static void
 walk_over_gap(ChainWalk *walk)
@@ -189,19 +175,18 @@ coverage_get(Coverage *coverage)
 	StoreList	list;
 	ChainWalk	walk;
 	TimeLineID	tli;
-	XLogRecPtr	live;
 
 	publish_check_start();
-	live = live_start(&stats);
 
 	/* The map first: what it gives up is in the store by then. */
+	map_get_stats(&stats);
 	store_list(&list);
 	coverage->end = current_end(&tli);
 	coverage->summaries = list.count;
 	coverage->bytes = store_bytes(&list);
 	coverage->gaps = 0;
 
-	walk_begin(&walk, &list, readTimeLineHistory(tli), live);
+	walk_begin(&walk, &list, readTimeLineHistory(tli), stats.start);
 	while (walk_back(&walk) != NULL)
 		 /* nothing but to get there */ ;
 	coverage->start = walk.reached;
@@ -347,7 +332,6 @@ ChangeQuery *
 change_query_begin(XLogRecPtr start, XLogRecPtr end)
 {
 	ChangeQuery *query = palloc0_object(ChangeQuery);
-	MapStats	stats;
 	TimeLineID	tli;
 	XLogRecPtr	now = current_end(&tli);
 	XLogRecPtr	live;
@@ -363,7 +347,6 @@ change_query_begin(XLogRecPtr start, XLogRecPtr end)
 		refuse_future(end, now);
 
 	publish_check_start();
-	(void) live_start(&stats);
 
 	/* The map first: what it gives up afterwards is in the store by then. */
 	map_snapshot_both(&query->frozen, &have_frozen, &query->running);
@@ -373,7 +356,7 @@ change_query_begin(XLogRecPtr start, XLogRecPtr end)
 	query->cleanup.func = close_readers;
 	query->cleanup.arg = query;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, &query->cleanup);
-	open_sources(query, end, have_frozen && query->frozen.end > start,
+	open_sources(query, end, have_frozen && query->frozen.end.redo > start,
 				 summaries, count);
 	pfree(summaries);
 	return query;

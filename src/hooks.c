@@ -10,6 +10,7 @@
 #include "compat.h"
 
 #include <dlfcn.h>
+#include <time.h>
 
 #include "access/rmgr.h"
 #include "access/xlog.h"
@@ -25,6 +26,7 @@
 #include "storage/shmem.h"
 #include "summary_store.h"
 #include "utils/guc.h"
+#include "utils/timestamp.h"
 #include "wal_records.h"
 
 PG_MODULE_MAGIC;
@@ -71,7 +73,16 @@ on_insert(const XLogRecData *rdata, XLogRecPtr start, XLogRecPtr end)
 static void
 on_redo_point(XLogRecPtr old_redo, XLogRecPtr new_redo)
 {
-	map_cut(old_redo, new_redo, CheckpointStats.ckpt_start_t);
+	MapCut		cut;
+
+	/*
+	 * The checkpoint's own time was taken by time(), after it began and
+	 * before this.  That clock may lag a little behind the other one.
+	 */
+	cut.redo = new_redo;
+	cut.time_min = (int64) timestamptz_to_time_t(CheckpointStats.ckpt_start_t) - 1;
+	cut.time_max = Max((int64) time(NULL), cut.time_min);
+	map_cut(old_redo, &cut);
 	if (previous_redo_hook)
 		previous_redo_hook(old_redo, new_redo);
 }
@@ -99,6 +110,7 @@ redo_record(XLogReaderState *record)
 		map_note_start(GetRedoRecPtr());
 		redo_start_noted = true;
 	}
+	publish_note_replayed(record);
 	wal_redo_effects(record, &map_effects);
 	previous_redo[XLogRecGetRmid(record)] (record);
 }

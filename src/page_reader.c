@@ -105,8 +105,8 @@ read_again(PageReader *reader, BlockNumber block, char *page)
 }
 
 /*
- * Reads consecutive blocks of the file into pages, which must be aligned as
- * palloc does.  Returns how many there were: fewer than asked for when the
+ * Reads consecutive blocks of the file into pages, which must be aligned to
+ * four bytes.  Returns how many there were: fewer than asked for when the
  * file ends before.  ERROR if a page is damaged, where there are checksums.
  */
 int

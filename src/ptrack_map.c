@@ -84,12 +84,19 @@ typedef enum MapTable
 
 #define MAP_TABLES	(TABLE_DATABASES + 1)
 
+/* A MapCut in shared memory. */
+typedef struct SharedCut
+{
+	pg_atomic_uint64 redo;
+	pg_atomic_uint64 time_min;
+	pg_atomic_uint64 time_max;
+} SharedCut;
+
 /* All fields are atomic, so that a copy may look at them during a cut. */
 typedef struct HalfHeader
 {
 	pg_atomic_uint64 start;		/* redo point; 0: not known yet */
-	pg_atomic_uint64 end;		/* redo point; 0: running */
-	pg_atomic_uint64 end_time;	/* when that checkpoint began */
+	SharedCut	end;			/* of no meaning while it is running */
 	pg_atomic_uint32 state;
 	pg_atomic_uint32 everything;	/* all that can be said is "changed" */
 	pg_atomic_uint32 coarse;	/* a table was full */
@@ -109,7 +116,7 @@ typedef struct MapShared
 		HalfHeader	state;
 		char		pad[2 * PG_CACHE_LINE_SIZE];
 	}			half[2];
-	pg_atomic_uint64 last_cut;	/* redo point of the latest map_cut */
+	SharedCut	last_cut;		/* also if the halves were not swapped there */
 	pg_atomic_uint64 overflows;
 } MapShared;
 
@@ -488,10 +495,26 @@ map_note_start(XLogRecPtr redo)
 		pg_atomic_compare_exchange_u64(&halves[0].state->start, &unknown, redo);
 }
 
+static void
+write_cut(SharedCut *to, const MapCut *cut)
+{
+	pg_atomic_write_u64(&to->redo, cut->redo);
+	pg_atomic_write_u64(&to->time_min, (uint64) cut->time_min);
+	pg_atomic_write_u64(&to->time_max, (uint64) cut->time_max);
+}
+
+static void
+read_cut(SharedCut *from, MapCut *cut)
+{
+	cut->redo = pg_atomic_read_u64(&from->redo);
+	cut->time_min = (int64) pg_atomic_read_u64(&from->time_min);
+	cut->time_max = (int64) pg_atomic_read_u64(&from->time_max);
+}
+
 /*
  * A new redo point was fixed: what follows belongs to a new cycle.  Called
  * with all WAL insertion locks held, inside a critical section, by the process
- * that makes checkpoints; this one began at that time.
+ * that makes checkpoints.
  *
  * If an earlier checkpoint failed after its redo point was fixed, or could not
  * publish, the other half is still frozen.  Then the running cycle simply goes
@@ -499,22 +522,20 @@ map_note_start(XLogRecPtr redo)
  * nothing is lost.
  */
 void
-map_cut(XLogRecPtr old_redo, XLogRecPtr new_redo, TimestampTz time)
+map_cut(XLogRecPtr old_redo, const MapCut *cut)
 {
 	uint64		cycle;
 	HalfHeader *running = running_half(&cycle)->state;
 	HalfHeader *other = halves[(cycle + 1) & 1].state;
 
 	map_note_start(old_redo);
-	pg_atomic_write_u64(&shared->last_cut, new_redo);
+	write_cut(&shared->last_cut, cut);
 	if (pg_atomic_read_u32(&other->state) != HALF_FREE)
 		return;
 
-	pg_atomic_write_u64(&other->start, new_redo);
-	pg_atomic_write_u64(&other->end, InvalidXLogRecPtr);
+	pg_atomic_write_u64(&other->start, cut->redo);
 	pg_atomic_write_u32(&other->state, HALF_RUNNING);
-	pg_atomic_write_u64(&running->end, new_redo);
-	pg_atomic_write_u64(&running->end_time, (uint64) time);
+	write_cut(&running->end, cut);
 	pg_atomic_write_u32(&running->state, HALF_FROZEN);
 
 	/* A copy that sees the new cycle number must see all of the above. */
@@ -523,12 +544,22 @@ map_cut(XLogRecPtr old_redo, XLogRecPtr new_redo, TimestampTz time)
 }
 
 /*
- * The redo point of the latest cut; invalid if there was none.
+ * The latest cut.  For the process that cuts.
  */
-XLogRecPtr
-map_last_cut(void)
+void
+map_get_last_cut(MapCut *cut)
 {
-	return pg_atomic_read_u64(&shared->last_cut);
+	read_cut(&shared->last_cut, cut);
+}
+
+/* Notes a fork as new, if the item says that it was new in an earlier cycle. */
+static void
+half_carry(MapHalf *half, const ChangeItem *item)
+{
+	if (change_is_entry(&item->key) && item->limit == 0 &&
+		change_relation(&item->key) != InvalidRelFileNumber)
+		half_set_limit(half, item->key.where, change_relation(&item->key),
+					   change_fork(&item->key), 0);
 }
 
 /*
@@ -544,16 +575,11 @@ map_carry_new_relations(const MapSnapshot *ended)
 {
 	uint64		cycle;
 	MapHalf    *half = running_half(&cycle);
+	MapSnapshot copy = *ended;
+	ChangeItem	item;
 
-	for (size_t i = 0; i < ended->nitems; i++)
-	{
-		const SnapshotItem *item = &ended->items[i];
-
-		if (change_is_entry(&item->key) && item->u.limit == 0 &&
-			change_relation(&item->key) != InvalidRelFileNumber)
-			half_set_limit(half, item->key.where, change_relation(&item->key),
-						   change_fork(&item->key), 0);
-	}
+	while (map_snapshot_next(&copy, &item))
+		half_carry(half, &item);
 }
 
 static bool
@@ -579,24 +605,22 @@ other_half(uint64 cycle)
 }
 
 /*
- * Notes that everything changed, in every cycle that the map holds.
+ * These two are about the first cycle since the server started, and for use
+ * before anything was published: then the first half holds it.
  */
+
+/* Notes that everything changed. */
 void
 map_note_everything(void)
 {
-	uint64		cycle;
-	uint64		seen;
+	half_set_everything(&halves[0]);
+}
 
-	lock_map(LW_SHARED);
-	do
-	{
-		half_set_everything(running_half(&cycle));
-		if (is_frozen(other_half(cycle)))
-			half_set_everything(other_half(cycle));
-		pg_memory_barrier();
-		running_half(&seen);
-	} while (seen != cycle);
-	LWLockRelease(map_lock);
+/* Notes a relation fork as new, if the item says that it was new before. */
+void
+map_note_carried(const ChangeItem *item)
+{
+	half_carry(&halves[0], item);
 }
 
 /*
@@ -847,8 +871,7 @@ static bool
 snapshot_of(MapHalf *half, MapSnapshot *snapshot)
 {
 	snapshot->start = pg_atomic_read_u64(&half->state->start);
-	snapshot->end = pg_atomic_read_u64(&half->state->end);
-	snapshot->end_time = (TimestampTz) pg_atomic_read_u64(&half->state->end_time);
+	read_cut(&half->state->end, &snapshot->end);
 	return snapshot_half(half, snapshot);
 }
 
@@ -906,7 +929,7 @@ map_snapshot_both(MapSnapshot *frozen, bool *have_frozen, MapSnapshot *running)
 	half = running_half(&cycle);
 	pg_read_barrier();
 	done = snapshot_of(half, running);
-	running->end = InvalidXLogRecPtr;
+	running->end.redo = InvalidXLogRecPtr;
 	half = other_half(cycle);
 	*have_frozen = is_frozen(half);
 	if (done && *have_frozen)

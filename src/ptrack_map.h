@@ -8,9 +8,19 @@
 
 #include "access/xlogdefs.h"
 #include "common/change_item.h"
-#include "datatype/timestamp.h"
 #include "storage/lwlock.h"
 #include "wal_records.h"
+
+/*
+ * A redo point that the map was cut at, and bounds of the time that pg_control
+ * has, or will have, for its checkpoint, in seconds since 1970.
+ */
+typedef struct MapCut
+{
+	XLogRecPtr	redo;			/* invalid: none */
+	int64		time_min;
+	int64		time_max;
+} MapCut;
 
 /*
  * A copy of the changes of one cycle, as items in order.
@@ -18,8 +28,7 @@
 typedef struct MapSnapshot
 {
 	XLogRecPtr	start;			/* the redo point that the cycle began at */
-	XLogRecPtr	end;			/* the one it ended at; invalid: still running */
-	TimestampTz end_time;		/* when the checkpoint that ended it began */
+	MapCut		end;			/* the one it ended at; invalid: still running */
 	bool		coarse;			/* the map overflowed in it */
 	size_t		nitems;
 	size_t		next;			/* for map_snapshot_next */
@@ -43,9 +52,10 @@ extern Size map_shmem_size(int megabytes);
 extern void map_shmem_init(int megabytes, LWLock *lock, LWLock *gate);
 
 extern void map_note_start(XLogRecPtr redo);
-extern void map_cut(XLogRecPtr old_redo, XLogRecPtr new_redo, TimestampTz time);
-extern XLogRecPtr map_last_cut(void);
+extern void map_cut(XLogRecPtr old_redo, const MapCut *cut);
+extern void map_get_last_cut(MapCut *cut);
 extern void map_note_everything(void);
+extern void map_note_carried(const ChangeItem *item);
 extern void map_carry_new_relations(const MapSnapshot *ended);
 
 extern bool map_snapshot_frozen(MapSnapshot *snapshot);

@@ -21,7 +21,6 @@
 
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
-#include "access/xlogrecovery.h"
 #include "catalog/pg_control.h"
 #include "common/controldata_utils.h"
 #include "miscadmin.h"
@@ -32,7 +31,6 @@
 #include "storage/shmem.h"
 #include "summary_store.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 /*
  * The lineage at the end of what was published last.  Written by the process
@@ -45,7 +43,12 @@ typedef struct PublishShared
 	XLogRecPtr	start_redo;		/* invalid: not known */
 	TimeLineID	start_tli;
 	pg_time_t	start_time;		/* when it was made */
+	bool		start_minimal;	/* WAL to be replayed is of wal_level minimal */
 	pg_atomic_uint32 start_checked; /* publish_check_start has run */
+
+	/* What is replayed is on that timeline, from that redo point on. */
+	pg_atomic_uint32 replay_tli;
+	pg_atomic_uint64 replay_tli_since;	/* PG_UINT64_MAX: not known */
 
 	XLogRecPtr	end;			/* invalid: nothing published so far */
 	Lineage		lineage;		/* at that redo point */
@@ -76,6 +79,8 @@ note_start(void)
 		shared->start_redo = control->checkPointCopy.redo;
 		shared->start_tli = control->checkPointCopy.ThisTimeLineID;
 		shared->start_time = control->checkPointCopy.time;
+		shared->start_minimal = control->wal_level == WAL_LEVEL_MINIMAL &&
+			control->state != DB_SHUTDOWNED;
 	}
 	pfree(control);
 }
@@ -100,6 +105,8 @@ publish_shmem_init(void)
 		pg_atomic_init_u64(&shared->failures, 0);
 		pg_atomic_init_u64(&shared->last_usec, 0);
 		pg_atomic_init_u32(&shared->start_checked, 0);
+		pg_atomic_init_u32(&shared->replay_tli, 0);
+		pg_atomic_init_u64(&shared->replay_tli_since, PG_UINT64_MAX);
 		note_start();
 	}
 }
@@ -114,9 +121,8 @@ publish_shmem_init(void)
  * for the same checkpoint.  A data directory that was rolled back, while the
  * store was not, may have come to another checkpoint at the same LSN.
  *
- * pg_control has the time of a checkpoint in whole seconds, taken a moment
- * after ours.  In a backup that is being restored it names a later checkpoint,
- * and restartpoints do not know when theirs was made: then the LSN must do.
+ * In a backup that is being restored, pg_control names a later checkpoint, and
+ * restartpoints do not know the time of theirs: then the LSN must do.
  */
 bool
 publish_fits_start(const SummaryHeader *header)
@@ -124,52 +130,134 @@ publish_fits_start(const SummaryHeader *header)
 	if (header->end != shared->start_redo)
 		return true;
 	return header->tli == shared->start_tli &&
-		(header->end_time == 0 ||
-		 (shared->start_time >= header->end_time &&
-		  shared->start_time <= header->end_time + 1));
+		(header->end_time_max == 0 ||
+		 (shared->start_time >= header->end_time_min &&
+		  shared->start_time <= header->end_time_max));
 }
 
 /* The summary that ends at that redo point, if there is one to be trusted. */
 static bool
-find_summary_before(XLogRecPtr redo, SummaryHeader *header)
+find_summary_before(XLogRecPtr redo, StoredSummary *summary, SummaryHeader *header)
 {
 	StoreList	list;
 	bool		found = false;
 
 	store_list(&list);
 	for (int i = list.count - 1; i >= 0 && !found; i--)
-		found = list.summaries[i].end == redo &&
-			store_check(&list.summaries[i], header) &&
+	{
+		*summary = list.summaries[i];
+		found = summary->end == redo && store_check(summary, header) &&
 			publish_fits_start(header);
+	}
 	pfree(list.summaries);
 	return found;
 }
 
+/* What was new in a summary's range counts as new in the first cycle, too. */
+static void
+carry_from(const StoredSummary *summary)
+{
+	StoreReader reader;
+	ChangeItem	item;
+
+	store_open(&reader, summary);
+	while (store_next(&reader, &item))
+		map_note_carried(&item);
+	store_close(&reader);
+}
+
 /*
- * Notices what was done to the files while the server was down.  To be called
- * before the first answer is given or summary published; it does something the
- * first time only.
+ * Completes the first cycle since the server started by what WAL does not tell.
+ * To be called before the first answer is given or summary published; it does
+ * something the first time only.
  *
- * pg_checksums writes every page without a trace in the WAL: then everything
- * counts as changed in all cycles that are not durable yet.  When checksums are
- * disabled, no page is written.
+ * - pg_checksums writes every page without a trace in the WAL.  If the cycle
+ *   before was without checksums, or is not known, everything counts as
+ *   changed.  When checksums are disabled, no page is written.
+ * - With wal_level = minimal, what was carried over from the cycle before was
+ *   lost in a crash, and replay does not bring it back.
  */
 void
 publish_check_start(void)
 {
+	MapStats	map;
+	StoredSummary summary;
 	SummaryHeader header;
+	bool		checksums = DataChecksumsEnabled();
 
 	if (pg_atomic_read_u32(&shared->start_checked) != 0)
 		return;
-	if (DataChecksumsEnabled() &&
-		find_summary_before(shared->start_redo, &header) &&
-		(header.flags & SUMMARY_CHECKSUMS) == 0)
+
+	/* No redo point since the server started: it is still that one. */
+	map_get_stats(&map);
+	if (XLogRecPtrIsInvalid(map.start))
+		map_note_start(GetRedoRecPtr());
+	map_get_stats(&map);
+
+	if (checksums || shared->start_minimal)
 	{
-		ereport(LOG,
-				(errmsg("data checksums were enabled: all blocks count as changed")));
-		map_note_everything();
+		if (!find_summary_before(map.start, &summary, &header) ||
+			(checksums && (header.flags & SUMMARY_CHECKSUMS) == 0))
+			map_note_everything();
+		else if (shared->start_minimal)
+			carry_from(&summary);
 	}
 	pg_atomic_write_u32(&shared->start_checked, 1);
+}
+
+/*
+ * Follows the timeline of what is replayed, in the startup process.  Each
+ * checkpoint says which one its redo point is on, and a promotion which one
+ * begins.
+ */
+void
+publish_note_replayed(XLogReaderState *record)
+{
+	uint8		info = XLogRecGetInfo(record) & ~XLR_INFO_MASK;
+	CheckPoint	checkpoint;
+	xl_end_of_recovery promotion;
+	TimeLineID	tli;
+	XLogRecPtr	since;
+
+	if (XLogRecGetRmid(record) != RM_XLOG_ID)
+		return;
+	if (info == XLOG_CHECKPOINT_ONLINE || info == XLOG_CHECKPOINT_SHUTDOWN)
+	{
+		memcpy(&checkpoint, XLogRecGetData(record), sizeof(checkpoint));
+		tli = checkpoint.ThisTimeLineID;
+		since = checkpoint.redo;
+	}
+	else if (info == XLOG_END_OF_RECOVERY)
+	{
+		memcpy(&promotion, XLogRecGetData(record), sizeof(promotion));
+		tli = promotion.ThisTimeLineID;
+		since = record->ReadRecPtr;
+	}
+	else
+		return;
+	if (tli == pg_atomic_read_u32(&shared->replay_tli))
+		return;
+
+	/* Nobody may see one of the two without the other. */
+	pg_atomic_write_u64(&shared->replay_tli_since, PG_UINT64_MAX);
+	pg_write_barrier();
+	pg_atomic_write_u32(&shared->replay_tli, tli);
+	pg_write_barrier();
+	pg_atomic_write_u64(&shared->replay_tli_since, since);
+}
+
+/* The timeline of a redo point that was replayed; 0: not known. */
+static TimeLineID
+replayed_timeline(XLogRecPtr redo)
+{
+	uint64		since = pg_atomic_read_u64(&shared->replay_tli_since);
+	TimeLineID	tli;
+
+	pg_read_barrier();
+	tli = pg_atomic_read_u32(&shared->replay_tli);
+	pg_read_barrier();
+	return redo >= since &&
+		since == pg_atomic_read_u64(&shared->replay_tli_since) ? tli : 0;
 }
 
 /*
@@ -201,11 +289,12 @@ static Lineage
 lineage_before(XLogRecPtr start)
 {
 	Lineage		none = {{0}};
+	StoredSummary summary;
 	SummaryHeader header;
 
 	if (shared->end == start)
 		return shared->lineage;
-	return find_summary_before(start, &header) ? header.end_lineage : none;
+	return find_summary_before(start, &summary, &header) ? header.end_lineage : none;
 }
 
 static bool
@@ -225,15 +314,15 @@ publish_snapshot(MapSnapshot *snapshot, TimeLineID tli, SummaryHeader *header)
 	{
 		.system_identifier = GetSystemIdentifier(),
 			.start = snapshot->start,
-			.end = snapshot->end,
+			.end = snapshot->end.redo,
 			.tli = tli,
 			.block_size = BLCKSZ,
 			.segment_blocks = RELSEG_SIZE,
 			.flags = (snapshot->coarse ? SUMMARY_COARSE : 0) |
 			(DataChecksumsEnabled() ? SUMMARY_CHECKSUMS : 0),
 			.start_lineage = lineage_before(snapshot->start),
-			.end_time = snapshot->end_time == 0 ? 0 :
-			(int64) timestamptz_to_time_t(snapshot->end_time),
+			.end_time_min = snapshot->end.time_min,
+			.end_time_max = snapshot->end.time_max,
 	};
 
 	if (!pg_strong_random(header->end_lineage.id, LINEAGE_LEN))
@@ -284,22 +373,21 @@ publish_frozen(TimeLineID tli)
  * then, or in recovery.  The marks that came after the redo point go along.
  */
 static bool
-publish_running(XLogRecPtr redo, TimeLineID tli, TimestampTz time)
+publish_running(const MapCut *end, TimeLineID tli)
 {
 	MapStats	stats;
 	MapSnapshot snapshot;
 	SummaryHeader header;
 
 	map_get_stats(&stats);
-	if (stats.start >= redo)
+	if (stats.start >= end->redo)
 		return true;
 	if (!map_snapshot_running(&snapshot))
 		return no_memory();
-	snapshot.end = redo;
-	snapshot.end_time = time;
+	snapshot.end = *end;
 	if (!publish_snapshot(&snapshot, tli, &header))
 		return false;
-	map_advance_running(redo);
+	map_advance_running(end->redo);
 	store_remove_covered(&header);
 	return true;
 }
@@ -309,31 +397,26 @@ publish_running(XLogRecPtr redo, TimeLineID tli, TimestampTz time)
  * timeline that WAL is inserted on.
  */
 static bool
-publish_at_checkpoint(XLogRecPtr redo)
+publish_at_checkpoint(const MapCut *cut)
 {
 	TimeLineID	tli = GetWALInsertionTimeLineIfSet();
 
-	flush_wal(redo);
-	return publish_frozen(tli) &&
-		publish_running(redo, tli, CheckpointStats.ckpt_start_t);
+	flush_wal(cut->redo);
+	return publish_frozen(tli) && publish_running(cut, tli);
 }
 
 /*
  * At a restartpoint, the redo point is one of the primary's, which was replayed
- * some time ago; all WAL up to it is durable.  It may be on another timeline
- * than the one that is replayed now.  To find out would take reading a history
- * file, whose failure would end this process.  So on a server that has seen a
- * promotion the map keeps what it holds, and a crash in recovery is a gap.
+ * some time ago; all WAL up to it is durable.  If replay has come to another
+ * timeline since, the map keeps what it holds until the next one.
  */
 static bool
 publish_at_restartpoint(XLogRecPtr redo)
 {
-	TimeLineID	tli;
+	MapCut		end = {redo, 0, 0};
+	TimeLineID	tli = replayed_timeline(redo);
 
-	GetXLogReplayRecPtr(&tli);
-	if (tli != 1 || GetWALInsertionTimeLineIfSet() != 0)
-		return true;
-	return publish_running(redo, tli, 0);
+	return tli == 0 || publish_running(&end, tli);
 }
 
 /* May throw. */
@@ -342,11 +425,12 @@ publish_all(XLogRecPtr redo, int keep_minutes)
 {
 	instr_time	begin;
 	instr_time	end;
+	MapCut		cut;
 
 	INSTR_TIME_SET_CURRENT(begin);
-	map_note_start(redo);
 	publish_check_start();
-	if (redo == map_last_cut() ? !publish_at_checkpoint(redo) :
+	map_get_last_cut(&cut);
+	if (redo == cut.redo ? !publish_at_checkpoint(&cut) :
 		!publish_at_restartpoint(redo))
 		return false;
 	INSTR_TIME_SET_CURRENT(end);

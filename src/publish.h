@@ -5,7 +5,7 @@
 #ifndef PTRACK_PUBLISH_H
 #define PTRACK_PUBLISH_H
 
-#include "access/xlogdefs.h"
+#include "access/xlogreader.h"
 #include "common/summary_format.h"
 
 /* What pg_stat_ptrack shows of publishing, since the server started. */
@@ -20,6 +20,7 @@ extern Size publish_shmem_size(void);
 extern void publish_shmem_init(void);
 
 extern void publish_check_start(void);
+extern void publish_note_replayed(XLogReaderState *record);
 extern bool publish_fits_start(const SummaryHeader *header);
 extern void publish_cycles(XLogRecPtr redo, int keep_minutes);
 extern void publish_get_stats(PublishStats *stats);

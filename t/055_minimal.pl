@@ -37,6 +37,23 @@ for my $since (@redo)
 		blocks_of('made'), 'all blocks of a relation made before the redo point and filled after it');
 }
 
+# A crash after the redo point loses what was carried over in memory, and replay
+# has no record of it.
+$session = $node->background_psql('postgres');
+$session->query_safe('BEGIN; CREATE TABLE crashed (a int); INSERT INTO crashed SELECT generate_series(1, 10)');
+my $before = checkpoint($node);
+$session->query_safe('INSERT INTO crashed SELECT generate_series(1, 100000); COMMIT');
+$session->quit;
+for my $round (1 .. 3)
+{
+	# The second time round, only the summary of the first recovery knows.
+	$node->stop('immediate');
+	$node->start;
+	my %map = pagemap($node, $before);
+	is(scalar @{ $map{ $node->safe_psql('postgres', "SELECT pg_relation_filepath('crashed')") } // [] },
+		blocks_of('crashed'), "after crash $round");
+}
+
 # The visibility map, too: nothing tells of it but the relation being new.
 my $start = checkpoint($node);
 $node->safe_psql('postgres', q{BEGIN; CREATE TABLE frozen (a int);

@@ -127,7 +127,7 @@ chmod 0700, $node->data_dir;
 PostgreSQL::Test::Utils::system_or_bail('rm', '-rf', $node->data_dir . '/ptrack');
 PostgreSQL::Test::RecursiveCopy::copypath($newer, $node->data_dir . '/ptrack');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
-sleep 2;
+sleep 3;
 $node->start;
 $node->safe_psql('postgres', 'CREATE TABLE u AS SELECT i FROM generate_series(1, 100) i');
 $node->safe_psql('postgres', 'SELECT pg_switch_wal()');

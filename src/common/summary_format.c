@@ -19,9 +19,10 @@
  *					server had data checksums
  *		48	16 bytes	lineage identifier at the start LSN; zero: not known
  *		64	16 bytes	lineage identifier at the end LSN
- *		80	u64		time that the checkpoint of the end LSN began at, in
- *					seconds since 1970; zero: not known
- *		88	8 bytes	zero
+ *		80	u64		least and
+ *		88	u64		greatest value that pg_control can have for the time of the
+ *					checkpoint of the end LSN, in seconds since 1970; both zero:
+ *					not known
  *
  * Items, in ascending order of (tablespace, database, relation, fork, piece),
  * none twice.  Each begins with a tag byte:
@@ -169,7 +170,8 @@ summary_write_begin(SummaryWriter *writer, summary_write_fn write, void *arg,
 	put_u32(bytes + 44, header->flags);
 	memcpy(bytes + 48, header->start_lineage.id, LINEAGE_LEN);
 	memcpy(bytes + 64, header->end_lineage.id, LINEAGE_LEN);
-	put_u64(bytes + 80, (uint64) header->end_time);
+	put_u64(bytes + 80, (uint64) header->end_time_min);
+	put_u64(bytes + 88, (uint64) header->end_time_max);
 	writer_put(writer, bytes, sizeof(bytes));
 }
 
@@ -377,7 +379,6 @@ bool
 summary_read_begin(SummaryReader *reader, summary_read_fn read, void *arg,
 				   SummaryHeader *header)
 {
-	static const uint8 zero[SUMMARY_HEADER_LEN - 88] = {0};
 	const uint8 *p;
 
 	reader->read = read;
@@ -396,8 +397,7 @@ summary_read_begin(SummaryReader *reader, summary_read_fn read, void *arg,
 	if (get_u16(p + 4) != SUMMARY_VERSION)
 		return reader_fail(reader, "has a format version that is not known");
 	if (get_u16(p + 6) != SUMMARY_HEADER_LEN ||
-		(get_u32(p + 44) & ~SUMMARY_ALL_FLAGS) != 0 ||
-		memcmp(p + 88, zero, sizeof(zero)) != 0)
+		(get_u32(p + 44) & ~SUMMARY_ALL_FLAGS) != 0)
 		return reader_fail(reader, "has a damaged header");
 
 	header->system_identifier = get_u64(p + 8);
@@ -409,7 +409,8 @@ summary_read_begin(SummaryReader *reader, summary_read_fn read, void *arg,
 	header->flags = get_u32(p + 44);
 	memcpy(header->start_lineage.id, p + 48, LINEAGE_LEN);
 	memcpy(header->end_lineage.id, p + 64, LINEAGE_LEN);
-	header->end_time = (int64) get_u64(p + 80);
+	header->end_time_min = (int64) get_u64(p + 80);
+	header->end_time_max = (int64) get_u64(p + 88);
 	return true;
 }
 

@@ -44,8 +44,9 @@ typedef struct SummaryHeader
 	uint32		flags;
 	Lineage		start_lineage;
 	Lineage		end_lineage;
-	int64		end_time;		/* when the checkpoint of the end LSN began,
-								 * in seconds since 1970; 0: not known */
+	int64		end_time_min;	/* bounds of the time that pg_control has for */
+	int64		end_time_max;	/* the checkpoint of the end LSN, in seconds
+								 * since 1970; 0: not known */
 } SummaryHeader;
 
 /* Writes all of len bytes, or returns false. */

@@ -75,7 +75,8 @@ typedef struct TestBlock
 	int			fork;
 	BlockNumber block;
 	bool		same_relation;
-	int			image;			/* 0: none, 1: plain, 2: compressed with a hole */
+	int			image;			/* 0: none, 1: plain, 2: compressed with a
+								 * hole */
 	int			data;			/* bytes of data */
 } TestBlock;
 
@@ -151,9 +152,9 @@ static char *
 put_block(char *p, const TestBlock *b, uint32 *total)
 {
 	XLogRecordBlockHeader header = {b->id, b->fork | (b->same_relation ? BKPBLOCK_SAME_REL : 0) |
-		(b->image ? BKPBLOCK_HAS_IMAGE : 0) | (b->data ? BKPBLOCK_HAS_DATA : 0), b->data};
+	(b->image ? BKPBLOCK_HAS_IMAGE : 0) | (b->data ? BKPBLOCK_HAS_DATA : 0), b->data};
 	XLogRecordBlockImageHeader image = {100, 0,
-		b->image == 2 ? BKPIMAGE_HAS_HOLE | BKPIMAGE_COMPRESS_PGLZ : 0};
+	b->image == 2 ? BKPIMAGE_HAS_HOLE | BKPIMAGE_COMPRESS_PGLZ : 0};
 	uint16		hole = 500;
 
 	p = put(p, &header, SizeOfXLogRecordBlockHeader);
