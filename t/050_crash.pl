@@ -72,8 +72,9 @@ EOF
 	is(lines_missing($before, $after), '',
 		"full_page_writes $fpw: all " . scalar(split /\n/, $before) . ' changes are known after the crash');
 	is_deeply([ grep { !exists $map_after{$_} } sort keys %map ], [], 'all files are in the page map');
-	is(lines_missing($after, $before), '', 'nothing else is, but what recovery did')
-	  or note $after;
+	# Catalogs may be pruned by the very queries that are made here.
+	is(lines_missing(join("\n", grep { m{^\d+/\d+/(\d+)/} && $1 >= 16384 } split /\n/, $after), $before),
+		'', 'nothing else is');
 	is($node->safe_psql('postgres', 'SELECT ptrack_init_lsn()'), $init,
 		'coverage begins where it did');
 
