@@ -21,8 +21,6 @@ summarize_wal = on
 wal_summary_keep_time = 0
 max_prepared_transactions = 10
 allow_in_place_tablespaces = on
-autovacuum = on
-autovacuum_naptime = 1s
 track_commit_timestamp = on
 shared_buffers = 16MB
 EOF
@@ -49,7 +47,7 @@ CREATE INDEX ON docs USING spgist (t);
 CREATE INDEX ON docs USING brin (n);
 CREATE INDEX ON docs USING bloom (id, n);
 CREATE TABLE plain (id int, filler text);
-CREATE TABLE shrunk WITH (autovacuum_enabled = off) AS SELECT i AS id FROM generate_series(1, 50000) i;
+CREATE TABLE shrunk AS SELECT i AS id FROM generate_series(1, 50000) i;
 CREATE TABLE parts (id int, v text) PARTITION BY RANGE (id);
 CREATE TABLE parts1 PARTITION OF parts FOR VALUES FROM (0) TO (5000);
 CREATE TABLE parts2 PARTITION OF parts FOR VALUES FROM (5000) TO (100000);
