@@ -27,6 +27,17 @@ sub new_standby
 	return $standby;
 }
 
+# Waits until the standby has replayed everything.  What a query changed, by
+# pruning, is not written until something is committed after it.
+sub catch_up
+{
+	my ($standby, $of) = @_;
+
+	$of->safe_psql('postgres', "SELECT pg_logical_emit_message(true, 'ptrack', '')");
+	$of->wait_for_catchup($standby);
+	return;
+}
+
 # Everything that the primary knows to have changed, the standby knows.
 sub knows_all
 {
@@ -34,8 +45,7 @@ sub knows_all
 	my $known = changed_blocks($of, $since);
 	my %here;
 
-	# The query on the primary may have changed something itself.
-	$of->wait_for_catchup($standby);
+	catch_up($standby, $of);
 	%here = map { $_ => 1 } split /\n/, changed_blocks($standby, $since);
 	is(join(' ', grep { !$here{$_} } split /\n/, $known), '', "$name: nothing is missing");
 	is($standby->safe_psql('postgres', 'SELECT ptrack_init_lsn()'), $init, "$name: coverage begins where it did");
@@ -47,7 +57,7 @@ sub restartpoint
 	my ($standby, $of) = @_;
 
 	checkpoint($of);
-	$of->wait_for_catchup($standby);
+	catch_up($standby, $of);
 	$standby->safe_psql('postgres', 'CHECKPOINT');
 	return;
 }
@@ -68,13 +78,13 @@ for my $timeline (1, 2)
 	knows_all($standby, $primary, $start, "timeline $timeline, after a restart");
 	restartpoint($standby, $primary);
 	$primary->safe_psql('postgres', $change);
-	$primary->wait_for_catchup($standby);
+	catch_up($standby, $primary);
 	$standby->stop('immediate');
 	$standby->start;
 	knows_all($standby, $primary, $start, "timeline $timeline, after a crash");
 
 	my $known = changed_blocks($primary, $start);
-	$primary->wait_for_catchup($standby);
+	catch_up($standby, $primary);
 	$primary->stop;
 	$standby->promote;
 	my %here = map { $_ => 1 } split /\n/, changed_blocks($standby, $start);
