@@ -3,8 +3,12 @@
 # One server at a time is measured, each on a copy of its own data directory.
 bench_dir=$(scratch_dir bench)
 cleanup() {
-	[ ! -f "$bench_dir/data/postmaster.pid" ] ||
-		as_server_user "$patched/bin/pg_ctl" -D "$bench_dir/data" -m immediate stop >/dev/null 2>&1 || true
+	local pid_file
+	for pid_file in "$bench_dir"/*/postmaster.pid; do
+		[ ! -f "$pid_file" ] ||
+			as_server_user "$patched/bin/pg_ctl" -D "$(dirname "$pid_file")" \
+				-m immediate stop >/dev/null 2>&1 || true
+	done
 	rm -rf "$bench_dir"
 }
 trap cleanup EXIT

@@ -203,7 +203,6 @@ half_attach(MapHalf *half, HalfHeader *state, char *memory, Size bytes)
 		half->keys[t] = (MapKey *) p;
 		p += half->slots[t] * sizeof(MapKey);
 
-
 		/*
 		 * Beyond this, probes get long.  They end at a free slot, of which
 		 * more are left than there are WAL insertion locks.

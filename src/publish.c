@@ -32,14 +32,9 @@
 #include "summary_store.h"
 #include "utils/memutils.h"
 
-/*
- * The lineage at the end of what was published last.  Written by the process
- * that makes checkpoints, of which there is one at a time; the statistics are
- * atomic because anyone reads them.
- */
 typedef struct PublishShared
 {
-	/* The checkpoint that the server started from; set once. */
+	/* The checkpoint that the server started from; set before anyone reads. */
 	XLogRecPtr	start_redo;		/* invalid: not known */
 	TimeLineID	start_tli;
 	pg_time_t	start_time;		/* when it was made */
@@ -50,8 +45,14 @@ typedef struct PublishShared
 	pg_atomic_uint32 replay_tli;
 	pg_atomic_uint64 replay_tli_since;	/* PG_UINT64_MAX: not known */
 
+	/*
+	 * What was published last.  For the process that makes checkpoints, of
+	 * which there is one at a time.
+	 */
 	XLogRecPtr	end;			/* invalid: nothing published so far */
 	Lineage		lineage;		/* at that redo point */
+
+	/* Statistics, which anyone reads. */
 	pg_atomic_uint64 published;
 	pg_atomic_uint64 failures;
 	pg_atomic_uint64 last_usec;
@@ -305,38 +306,41 @@ next_item(void *arg, ChangeItem *item)
 
 /*
  * Publishes a copy of a half as the summary of [its start, its end) on that
- * timeline, and returns its header.
+ * timeline, and returns what it is called.
  */
 static bool
-publish_snapshot(MapSnapshot *snapshot, TimeLineID tli, SummaryHeader *header)
+publish_snapshot(MapSnapshot *snapshot, TimeLineID tli, StoredSummary *published)
 {
-	*header = (SummaryHeader)
-	{
+	SummaryHeader header = {
 		.system_identifier = GetSystemIdentifier(),
-			.start = snapshot->start,
-			.end = snapshot->end.redo,
-			.tli = tli,
-			.block_size = BLCKSZ,
-			.segment_blocks = RELSEG_SIZE,
-			.flags = (snapshot->coarse ? SUMMARY_COARSE : 0) |
-			(DataChecksumsEnabled() ? SUMMARY_CHECKSUMS : 0),
-			.start_lineage = lineage_before(snapshot->start),
-			.end_time_min = snapshot->end.time_min,
-			.end_time_max = snapshot->end.time_max,
+		.start = snapshot->start,
+		.end = snapshot->end.redo,
+		.tli = tli,
+		.block_size = BLCKSZ,
+		.segment_blocks = RELSEG_SIZE,
+		.flags = (snapshot->coarse ? SUMMARY_COARSE : 0) |
+		(DataChecksumsEnabled() ? SUMMARY_CHECKSUMS : 0),
+		.start_lineage = lineage_before(snapshot->start),
+		.end_time_min = snapshot->end.time_min,
+		.end_time_max = snapshot->end.time_max,
 	};
 
-	if (!pg_strong_random(header->end_lineage.id, LINEAGE_LEN))
+	if (!pg_strong_random(header.end_lineage.id, LINEAGE_LEN))
 	{
 		ereport(WARNING,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not generate a random lineage identifier")));
 		return false;
 	}
-	if (!store_publish(header, next_item, snapshot))
+	if (!store_publish(&header, next_item, snapshot))
 		return false;
-	shared->end = header->end;
-	shared->lineage = header->end_lineage;
+	shared->end = header.end;
+	shared->lineage = header.end_lineage;
 	pg_atomic_fetch_add_u64(&shared->published, 1);
+	*published = (StoredSummary)
+	{
+		tli, header.start, header.end
+	};
 	return true;
 }
 
@@ -354,16 +358,16 @@ static bool
 publish_frozen(TimeLineID tli)
 {
 	MapSnapshot snapshot;
-	SummaryHeader header;
+	StoredSummary published;
 
 	if (!map_snapshot_frozen(&snapshot))
 		return XLogRecPtrIsInvalid(snapshot.start) || no_memory();
 	if (!XLogIsNeeded())
 		map_carry_new_relations(&snapshot);
-	if (!publish_snapshot(&snapshot, tli, &header))
+	if (!publish_snapshot(&snapshot, tli, &published))
 		return false;
 	map_release_frozen();
-	store_remove_covered(&header);
+	store_remove_covered(&published);
 	return true;
 }
 
@@ -377,7 +381,7 @@ publish_running(const MapCut *end, TimeLineID tli)
 {
 	MapStats	stats;
 	MapSnapshot snapshot;
-	SummaryHeader header;
+	StoredSummary published;
 
 	map_get_stats(&stats);
 	if (stats.start >= end->redo)
@@ -385,10 +389,10 @@ publish_running(const MapCut *end, TimeLineID tli)
 	if (!map_snapshot_running(&snapshot))
 		return no_memory();
 	snapshot.end = *end;
-	if (!publish_snapshot(&snapshot, tli, &header))
+	if (!publish_snapshot(&snapshot, tli, &published))
 		return false;
 	map_advance_running(end->redo);
-	store_remove_covered(&header);
+	store_remove_covered(&published);
 	return true;
 }
 

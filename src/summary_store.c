@@ -160,7 +160,6 @@ store_bytes(const StoreList *list)
 
 typedef struct StoreWriter
 {
-	const char *path;
 	int			fd;
 	int			error;			/* errno of the first failure */
 } StoreWriter;
@@ -197,7 +196,7 @@ static bool
 write_summary(const char *path, const SummaryHeader *header,
 			  store_next_fn next, void *arg)
 {
-	StoreWriter target = {.path = path};
+	StoreWriter target = {0};
 	SummaryWriter writer;
 	ChangeItem	item;
 	bool		written;
@@ -293,7 +292,7 @@ remove_file(const char *path)
  * of the checkpoint: recovery made the same marks again.
  */
 void
-store_remove_covered(const SummaryHeader *by)
+store_remove_covered(const StoredSummary *by)
 {
 	StoreList	list;
 
@@ -304,8 +303,7 @@ store_remove_covered(const SummaryHeader *by)
 		char		path[STORE_PATH_LEN];
 
 		if (summary->tli != by->tli || summary->start < by->start ||
-			summary->end > by->end ||
-			(summary->start == by->start && summary->end == by->end))
+			summary->end > by->end || summary_cmp(summary, by) == 0)
 			continue;
 		summary_path(path, summary);
 		remove_file(path);

@@ -44,7 +44,7 @@ extern void store_list(StoreList *list);
 extern uint64 store_bytes(const StoreList *list);
 extern bool store_publish(const SummaryHeader *header, store_next_fn next, void *arg);
 extern void store_expire(int keep_minutes);
-extern void store_remove_covered(const SummaryHeader *by);
+extern void store_remove_covered(const StoredSummary *by);
 extern void store_remove_all(void);
 extern void store_remove_temporary(void);
 

@@ -43,12 +43,7 @@ cmp_ok($node->safe_psql('postgres', "SELECT pg_relation_size('t') / 8192"), '<',
 my %map = pagemap($node, $start);
 is_deeply($map{$vm}, [0], 'the page of the visibility map is reported');
 
-my %refreshed = refresh_copy(
-	psql => [ 'psql', '-d', $node->connstr('postgres') ],
-	source => $node->data_dir,
-	target => $copy->data_dir,
-	scratch => PostgreSQL::Test::Utils::tempdir,
-	since => $since);
+my %refreshed = refresh_node($node, $copy, $since);
 cmp_ok($refreshed{transferred}, '<', 50, "$refreshed{transferred} blocks transferred");
 $node->stop;
 copy_wal($node->data_dir, $copy->data_dir);

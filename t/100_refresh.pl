@@ -84,12 +84,7 @@ EOF
 	{
 		$node->safe_psql('postgres', "SET client_min_messages = error;\n$rounds[$round]");
 
-		my %refreshed = refresh_copy(
-			psql => [ 'psql', '-d', $node->connstr('postgres') ],
-			source => $node->data_dir,
-			target => $copy->data_dir,
-			scratch => PostgreSQL::Test::Utils::tempdir,
-			since => $since);
+		my %refreshed = refresh_node($node, $copy, $since);
 		my ($label) = slurp_file($copy->data_dir . '/backup_label') =~ /^START WAL LOCATION: (\S+)/;
 		my $rows = $node->safe_psql('postgres', 'SELECT count(*), sum(hashtext(t::text)) FROM t');
 

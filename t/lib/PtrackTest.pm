@@ -7,10 +7,11 @@ use warnings FATAL => 'all';
 use Exporter 'import';
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use PtrackCopy;
 use Test::More;
 
-our @EXPORT = qw(new_node checkpoint changed_blocks pagemap fails_like
-  summary_files log_since);
+our @EXPORT = qw(new_node checkpoint changed_blocks pagemap refresh_node
+  fails_like summary_files log_since);
 
 # A running server with the extension in database postgres.
 #
@@ -74,6 +75,19 @@ sub pagemap
 		$map{$path} = [ grep { substr($bits, $_, 1) } 0 .. length($bits) - 1 ];
 	}
 	return %map;
+}
+
+# Makes a copy of a node, which is not running, what a new backup would be.
+sub refresh_node
+{
+	my ($node, $copy, $since) = @_;
+
+	return refresh_copy(
+		psql => [ 'psql', '-d', $node->connstr('postgres') ],
+		source => $node->data_dir,
+		target => $copy->data_dir,
+		scratch => PostgreSQL::Test::Utils::tempdir,
+		since => $since);
 }
 
 # A statement must fail with that SQLSTATE and a message that matches.
