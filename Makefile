@@ -5,17 +5,22 @@ EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(dir $(firstw
 
 MODULE_big = ptrack
 OBJS = \
+	src/chain.o \
+	src/change_merge.o \
 	src/change_query.o \
 	src/changed_segments.o \
 	src/common/summary_format.o \
 	src/hooks.o \
+	src/merge_plan.o \
 	src/page_reader.o \
 	src/ptrack_api.o \
 	src/ptrack_map.o \
 	src/publish.o \
 	src/relation_files.o \
 	src/summary_store.o \
-	src/wal_records.o
+	src/tidy.o \
+	src/wal_records.o \
+	src/worker.o
 PG_CPPFLAGS = -I$(srcdir)/src -DPTRACK_VERSION='"$(EXTVERSION)"'
 PGFILEDESC = "ptrack - block-level change tracking"
 

@@ -25,6 +25,8 @@
  */
 
 MemoryContext CurrentMemoryContext;
+int			MaxBackends = 100;
+ProcNumber	MyProcNumber = 0;
 
 void *
 ShmemInitStruct(const char *name, Size size, bool *found)
@@ -136,7 +138,7 @@ int
 main(int argc, char **argv)
 {
 	static SummaryWriter writer;
-	MapCut		cut = {2, 0, 0};
+	MapCut		cut = {.redo = 2};
 	MapSnapshot snapshot;
 	MapStats	stats;
 	SummaryHeader header = {0};
@@ -166,7 +168,7 @@ main(int argc, char **argv)
 	}
 	t1 = now_ms();
 	map_get_stats(&stats);
-	map_cut(1, &cut);
+	map_cut(1, &cut, true);
 	if (!map_snapshot_frozen(&snapshot))
 		abort();
 	t2 = now_ms();

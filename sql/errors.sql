@@ -14,6 +14,20 @@ SELECT * FROM ptrack_changed_blocks('0/28');
 -- in the future
 SELECT * FROM ptrack_get_pagemapset('FFFFFFFF/0');
 SELECT * FROM ptrack_changed_blocks(ptrack_init_lsn(), 'FFFFFFFF/0');
+-- no redo point, before coverage, in the future
+SELECT ptrack_lineage(pg_current_wal_insert_lsn());
+SELECT ptrack_lineage('0/28');
+SELECT ptrack_lineage('FFFFFFFF/0');
+SELECT ptrack_lineage(NULL);
+-- another history
+CHECKPOINT;
+SELECT redo_lsn AS redo FROM pg_control_checkpoint() \gset
+SELECT * FROM ptrack_get_pagemapset(:'redo', '00000000-0000-0000-0000-000000000000');
+SELECT * FROM ptrack_get_blocks(:'redo', '00000000-0000-0000-0000-000000000000');
+SELECT * FROM ptrack_get_change_stat(:'redo', '00000000-0000-0000-0000-000000000000');
+SELECT * FROM ptrack_changed_blocks(:'redo', NULL, '00000000-0000-0000-0000-000000000000');
+SELECT * FROM ptrack_get_pagemapset(:'redo', NULL);
+SELECT * FROM ptrack_changed_blocks(:'redo', NULL, NULL);
 -- the wrong way round
 SELECT * FROM ptrack_changed_blocks(pg_current_wal_lsn(), ptrack_init_lsn());
 

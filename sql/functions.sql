@@ -15,6 +15,11 @@ SELECT redo_lsn AS start FROM pg_control_checkpoint() \gset
 SELECT ptrack_init_lsn() < :'start'::pg_lsn AS covered;
 SELECT count(*) FROM ptrack_get_pagemapset(:'start') WHERE path = pg_relation_filepath('t');
 
+-- The same for a backup that recorded which history it is of.
+SELECT ptrack_lineage(:'start') AS lineage \gset
+SELECT count(*) FROM ptrack_get_pagemapset(:'start', :'lineage') WHERE path = pg_relation_filepath('t');
+SELECT ptrack_lineage(:'start') = :'lineage' AS stays;
+
 -- One row on the first page changes it, its page of the visibility map, and
 -- no index.
 UPDATE t SET v = 'two' WHERE id = 1;

@@ -18,6 +18,14 @@ LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION ptrack_init_lsn() IS
 'earliest LSN that changes are known from';
 
+CREATE FUNCTION ptrack_lineage(lsn pg_lsn)
+RETURNS uuid
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION ptrack_lineage(pg_lsn) IS
+'identifier of the history of this server at a redo point';
+
 CREATE FUNCTION ptrack_get_pagemapset(
 	start_lsn pg_lsn,
 	OUT path text,
@@ -78,6 +86,66 @@ LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10000;
 COMMENT ON FUNCTION ptrack_get_blocks(pg_lsn) IS
 'contents of all blocks changed since an LSN';
 
+/*
+ * The same, for a prior backup that recorded the lineage at its start LSN: an
+ * error if that is not the lineage of this server there.
+ */
+CREATE FUNCTION ptrack_get_pagemapset(
+	start_lsn pg_lsn,
+	lineage uuid,
+	OUT path text,
+	OUT pagecount bigint,
+	OUT pagemap bytea)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1000;
+
+COMMENT ON FUNCTION ptrack_get_pagemapset(pg_lsn, uuid) IS
+'relation files with blocks changed since an LSN of that lineage, and bitmaps of these blocks';
+
+CREATE FUNCTION ptrack_get_change_stat(
+	start_lsn pg_lsn,
+	lineage uuid,
+	OUT files bigint,
+	OUT pages numeric,
+	OUT "size, MB" numeric)
+RETURNS record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION ptrack_get_change_stat(pg_lsn, uuid) IS
+'number and size of blocks changed since an LSN of that lineage';
+
+CREATE FUNCTION ptrack_changed_blocks(
+	start_lsn pg_lsn,
+	end_lsn pg_lsn,
+	lineage uuid,
+	OUT relfilenode oid,
+	OUT reltablespace oid,
+	OUT reldatabase oid,
+	OUT relforknumber int2,
+	OUT relblocknumber int8,
+	OUT is_limit_block bool)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10000;
+
+COMMENT ON FUNCTION ptrack_changed_blocks(pg_lsn, pg_lsn, uuid) IS
+'blocks changed by WAL of a range that starts at an LSN of that lineage';
+
+CREATE FUNCTION ptrack_get_blocks(
+	start_lsn pg_lsn,
+	lineage uuid,
+	OUT path text,
+	OUT blkno bigint,
+	OUT page bytea)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10000;
+
+COMMENT ON FUNCTION ptrack_get_blocks(pg_lsn, uuid) IS
+'contents of all blocks changed since an LSN of that lineage';
+
 CREATE FUNCTION ptrack_stat(
 	OUT engine text,
 	OUT coverage_start pg_lsn,
@@ -111,9 +179,16 @@ GRANT SELECT ON pg_stat_ptrack TO PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_get_pagemapset(pg_lsn) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_get_change_stat(pg_lsn) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_changed_blocks(pg_lsn, pg_lsn) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_get_pagemapset(pg_lsn, uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_get_change_stat(pg_lsn, uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_changed_blocks(pg_lsn, pg_lsn, uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_get_block(text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_get_blocks(pg_lsn) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_get_blocks(pg_lsn, uuid) FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION ptrack_get_pagemapset(pg_lsn) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION ptrack_get_change_stat(pg_lsn) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION ptrack_changed_blocks(pg_lsn, pg_lsn) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION ptrack_get_pagemapset(pg_lsn, uuid) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION ptrack_get_change_stat(pg_lsn, uuid) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION ptrack_changed_blocks(pg_lsn, pg_lsn, uuid) TO pg_monitor;

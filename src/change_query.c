@@ -3,19 +3,16 @@
  *		What changed since an LSN: summaries and live map together.
  *
  * Coverage is worked out anew for each query.  It ends at the current end of
- * WAL.  The live map knows everything from some redo point on; a summary that
- * ends just there, on this server's timeline history, undamaged, extends that
- * back to where it starts; and so on.  Where no such summary is found, coverage
- * begins.  A session without the library, a damaged file, a data directory
- * that was rolled back all show as an LSN at which nothing ends: nobody has to
- * notice them when they happen.
+ * WAL, and goes back from the live map over summaries: see chain.c.  A session
+ * without the library, a damaged file, a data directory that was rolled back
+ * all show as an LSN that no summary leads on from: nobody has to notice them
+ * when they happen.
  *
- * Besides the LSNs, each summary must name the lineage that the one before it
- * ends with, and the newest one must be of the very checkpoint that the server
- * started from: so files of another history are not taken for this one's.
+ * The answer itself is the union of all of these.
  *
- * The answer itself is a merge of all inputs, each in order of keys, of which
- * one item at a time is in memory.
+ * Summaries are merged and removed while queries run.  A query that finds one
+ * gone while it plans starts anew; merged ones stay for a while (worker.c), so
+ * that those that it has open can be read to their end.
  */
 #include "postgres.h"
 
@@ -24,32 +21,21 @@
 #include "access/timeline.h"
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
+#include "chain.h"
+#include "change_merge.h"
 #include "change_query.h"
-#include "lib/binaryheap.h"
 #include "miscadmin.h"
 #include "ptrack_map.h"
 #include "publish.h"
 #include "summary_store.h"
-#include "utils/memutils.h"
-
-/* One input of a merge, a snapshot or a summary, at its current item. */
-typedef struct ChangeSource
-{
-	MapSnapshot *snapshot;		/* NULL: a summary */
-	StoreReader *summary;
-	ChangeItem	item;
-} ChangeSource;
+#include "utils/fmgrprotos.h"
+#include "utils/uuid.h"
 
 struct ChangeQuery
 {
 	MapSnapshot frozen;
 	MapSnapshot running;
-	ChangeSource *sources;
-	int			nsources;
-	StoreReader *readers;
-	int			nreaders;
-	binaryheap *heap;			/* of pointers to sources, least key first */
-	MemoryContextCallback cleanup;
+	ChangeMerge *merge;
 };
 
 /*
@@ -67,102 +53,61 @@ current_end(TimeLineID *tli)
 }
 
 /*
- * Is that where this server's history was when the summary ended?  A timeline
- * only counts up to the point where the history left it.
+ * How often to begin anew when a summary vanishes, or the map moves on.  Each
+ * of that takes a checkpoint or a merge: this many never happen in a row.
  */
-static bool
-in_history(const StoredSummary *summary, List *history)
-{
-	ListCell   *lc;
-
-	foreach(lc, history)
-	{
-		TimeLineHistoryEntry *entry = lfirst(lc);
-
-		if (entry->tli == summary->tli)
-			return XLogRecPtrIsInvalid(entry->end) || summary->end <= entry->end;
-	}
-	return false;
-}
-
-/* A walk over the summaries, from the newest back. */
-typedef struct ChainWalk
-{
-	const StoreList *list;
-	List	   *history;
-	int			next;			/* candidate to look at, going down */
-	XLogRecPtr	reached;		/* all is known from here on */
-	bool		rejected;		/* some summary since the last gap was bad */
-	bool		any_lineage;	/* the first link: only the LSN has to match */
-	Lineage		lineage;		/* else: that the next summary must end with */
-} ChainWalk;
+#define MAX_ATTEMPTS	100
 
 static void
-walk_begin(ChainWalk *walk, const StoreList *list, List *history, XLogRecPtr from)
+again(int *attempt)
 {
-	walk->list = list;
-	walk->history = history;
-	walk->next = list->count - 1;
-	walk->reached = from;
-	walk->rejected = false;
-	walk->any_lineage = true;
+	CHECK_FOR_INTERRUPTS();
+	if (++*attempt > MAX_ATTEMPTS)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("change summaries are removed faster than they can be read")));
 }
 
+/* Lists the store, and begins a search in it.  False: it has to be begun anew. */
 static bool
-fits(const ChainWalk *walk, const SummaryHeader *header)
+begin_chain(Chain *chain, StoreList *list, XLogRecPtr live, TimeLineID tli)
 {
-	static const Lineage unknown = {{0}};
+	Lineage		lineage;
 
-	if (walk->any_lineage)
-		return publish_fits_start(header);
-	return memcmp(&walk->lineage, &unknown, sizeof(Lineage)) != 0 &&
-		memcmp(&walk->lineage, &header->end_lineage, sizeof(Lineage)) == 0;
+	if (!publish_lineage(live, &lineage))
+		return false;
+	store_list(list);
+	chain_begin(chain, list, readTimeLineHistory(tli), live, &lineage);
+	chain->finest = true;
+	return true;
 }
 
-/*
- * Finds the summary that ends where the walk has come to, and goes on to where
- * it starts.  Returns NULL when there is none that can be trusted.
- */
-static const StoredSummary *
-walk_back(ChainWalk *walk)
+/* Reads all of the store; false if some of it vanished meanwhile. */
+static bool
+try_coverage(Coverage *coverage)
 {
-	for (; walk->next >= 0; walk->next--)
+	StoreList	list;
+	Chain		chain;
+	TimeLineID	tli;
+
+	/* The map first: what it gives up is in the store by then. */
+	XLogRecPtr	live = map_get_start();
+
+	coverage->end = current_end(&tli);
+	if (!begin_chain(&chain, &list, live, tli))
+		return false;
+	coverage->summaries = list.count;
+	coverage->bytes = store_bytes(&list);
+	coverage->gaps = 0;
+
+	(void) chain_reach(&chain, InvalidXLogRecPtr);
+	coverage->start = chain.points[chain_lowest(&chain)].lsn;
+	while (chain_over_gap(&chain))
 	{
-		const StoredSummary *summary = &walk->list->summaries[walk->next];
-		SummaryHeader header;
-
-		CHECK_FOR_INTERRUPTS();
-		if (summary->end > walk->reached)
-			continue;
-		if (summary->end < walk->reached)
-			return NULL;
-		if (!in_history(summary, walk->history))
-			continue;
-		if (!store_check(summary, &header) || !fits(walk, &header))
-		{
-			walk->rejected = true;
-			continue;
-		}
-		walk->next--;
-		walk->reached = header.start;
-		walk->any_lineage = false;
-		walk->lineage = header.start_lineage;
-		return summary;
+		coverage->gaps++;
+		(void) chain_reach(&chain, InvalidXLogRecPtr);
 	}
-	return NULL;
-}
-
-/* After a gap, the chain may go on at the next older summary's end. */
-static void
-walk_over_gap(ChainWalk *walk)
-{
-	while (walk->next >= 0 &&
-		   walk->list->summaries[walk->next].end >= walk->reached)
-		walk->next--;
-	if (walk->next >= 0)
-		walk->reached = walk->list->summaries[walk->next].end;
-	walk->rejected = false;
-	walk->any_lineage = true;
+	return !chain.vanished;
 }
 
 /*
@@ -171,33 +116,11 @@ walk_over_gap(ChainWalk *walk)
 void
 coverage_get(Coverage *coverage)
 {
-	MapStats	stats;
-	StoreList	list;
-	ChainWalk	walk;
-	TimeLineID	tli;
+	int			attempt = 0;
 
 	publish_check_start();
-
-	/* The map first: what it gives up is in the store by then. */
-	map_get_stats(&stats);
-	store_list(&list);
-	coverage->end = current_end(&tli);
-	coverage->summaries = list.count;
-	coverage->bytes = store_bytes(&list);
-	coverage->gaps = 0;
-
-	walk_begin(&walk, &list, readTimeLineHistory(tli), stats.start);
-	while (walk_back(&walk) != NULL)
-		 /* nothing but to get there */ ;
-	coverage->start = walk.reached;
-	while (walk.next >= 0 || walk.rejected)
-	{
-		coverage->gaps++;
-		walk_over_gap(&walk);
-		while (walk_back(&walk) != NULL)
-			 /* likewise */ ;
-	}
-	pfree(list.summaries);
+	while (!try_coverage(coverage))
+		again(&attempt);
 }
 
 /*
@@ -208,6 +131,10 @@ static void refuse(const char *what, int sqlstate, XLogRecPtr lsn,
 				   XLogRecPtr start, XLogRecPtr end,
 				   const char *hint) pg_attribute_noreturn();
 static void refuse_future(XLogRecPtr lsn, XLogRecPtr now) pg_attribute_noreturn();
+static void refuse_past(XLogRecPtr lsn, XLogRecPtr known,
+						XLogRecPtr now) pg_attribute_noreturn();
+static void refuse_lineage(XLogRecPtr lsn, const Lineage *wanted,
+						   const Lineage *here) pg_attribute_noreturn();
 
 static void
 refuse(const char *what, int sqlstate, XLogRecPtr lsn, XLogRecPtr start,
@@ -232,112 +159,201 @@ refuse_future(XLogRecPtr lsn, XLogRecPtr now)
 		   "The prior backup may belong to another server, or to another history of this one.");
 }
 
-static bool
-source_advance(ChangeSource *source)
+static void
+refuse_past(XLogRecPtr lsn, XLogRecPtr known, XLogRecPtr now)
 {
-	if (source->snapshot)
-		return map_snapshot_next(source->snapshot, &source->item);
-	return store_next(source->summary, &source->item);
+	refuse("before the changes that are known",
+		   ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, lsn, known, now,
+		   "Take a full backup, or use a prior backup that starts at or after the first of these.");
 }
 
-/* binaryheap keeps the greatest first. */
-static int
-source_cmp(Datum a, Datum b, void *arg)
+static char *
+lineage_string(const Lineage *lineage)
 {
-	return change_key_cmp(&((ChangeSource *) DatumGetPointer(b))->item.key,
-						  &((ChangeSource *) DatumGetPointer(a))->item.key);
+	pg_uuid_t  *uuid = palloc_object(pg_uuid_t);
+
+	StaticAssertDecl(LINEAGE_LEN == UUID_LEN, "a lineage identifier has the size of a UUID");
+	memcpy(uuid->data, lineage->id, LINEAGE_LEN);
+	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
 }
 
 static void
-add_source(ChangeQuery *query, MapSnapshot *snapshot, StoreReader *summary)
+refuse_lineage(XLogRecPtr lsn, const Lineage *wanted, const Lineage *here)
 {
-	ChangeSource *source = &query->sources[query->nsources++];
-
-	source->snapshot = snapshot;
-	source->summary = summary;
-	if (source_advance(source))
-		binaryheap_add_unordered(query->heap, PointerGetDatum(source));
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("LSN %X/%X of lineage %s is not in the history of this server",
+					LSN_FORMAT_ARGS(lsn), lineage_string(wanted)),
+			 here ?
+			 errdetail("Its lineage at that LSN is %s.", lineage_string(here)) :
+			 errdetail("No redo point is known at that LSN."),
+			 errhint("The prior backup may be of a copy of this server, or of an abandoned timeline. Take a full backup.")));
 }
 
-/* Also when the query ends early, or by an error. */
-static void
-close_readers(void *arg)
+typedef enum LineageVerdict
 {
-	ChangeQuery *query = arg;
+	LINEAGE_KNOWN,
+	LINEAGE_UNKNOWN,			/* there is no such redo point */
+	LINEAGE_BEFORE,				/* the LSN is before coverage */
+	LINEAGE_AGAIN,				/* begin anew */
+} LineageVerdict;
 
-	for (int i = 0; i < query->nreaders; i++)
-		store_close(&query->readers[i]);
-}
-
-/* The summaries that are needed for [start, end), in an array. */
-static StoredSummary *
-choose_summaries(XLogRecPtr start, XLogRecPtr end, XLogRecPtr live,
-				 XLogRecPtr now, TimeLineID tli, int *count)
+static LineageVerdict
+try_lineage(XLogRecPtr lsn, Lineage *lineage, XLogRecPtr *known)
 {
+	MapSnapshot frozen;
+	MapSnapshot running;
+	XLogRecPtr	live;
 	StoreList	list;
-	ChainWalk	walk;
-	StoredSummary *chosen;
+	Chain		chain;
+	TimeLineID	tli;
 
-	store_list(&list);
-	chosen = palloc_array(StoredSummary, Max(list.count, 1));
-	*count = 0;
-	walk_begin(&walk, &list, readTimeLineHistory(tli), live);
-	while (walk.reached > start)
+	map_get_cuts(&frozen, &running);
+	live = XLogRecPtrIsInvalid(frozen.start) ? running.start : frozen.start;
+	(void) current_end(&tli);
+	if (!begin_chain(&chain, &list, live, tli))
+		return LINEAGE_AGAIN;
+	if (lsn > live)
+		return publish_live_lineage(&frozen, &running, &chain.points[0].lineage,
+									lsn, lineage) ? LINEAGE_KNOWN : LINEAGE_UNKNOWN;
+	if (chain_reach(&chain, lsn) < 0)
 	{
-		const StoredSummary *summary = walk_back(&walk);
-
-		if (summary == NULL)
-			refuse("before the changes that are known",
-				   ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, start, walk.reached, now,
-				   "Take a full backup, or use a prior backup that starts at or after the first of these.");
-		if (summary->start < end)
-			chosen[(*count)++] = *summary;
+		*known = chain.points[chain_lowest(&chain)].lsn;
+		return chain.vanished ? LINEAGE_AGAIN : LINEAGE_BEFORE;
 	}
-	pfree(list.summaries);
-	return chosen;
+	return chain_find_lineage(&chain, lsn, lineage) ? LINEAGE_KNOWN : LINEAGE_UNKNOWN;
 }
 
-/* Opens everything that changes in [start, end) can be found in. */
-static void
-open_sources(ChangeQuery *query, XLogRecPtr end, bool have_frozen,
-			 const StoredSummary *summaries, int count)
+static LineageVerdict
+find_lineage(XLogRecPtr lsn, Lineage *lineage, XLogRecPtr *known)
 {
-	query->sources = palloc0_array(ChangeSource, count + 2);
-	query->readers = palloc0_array(StoreReader, Max(count, 1));
-	query->heap = binaryheap_allocate(count + 2, source_cmp, NULL);
-	for (int i = 0; i < count; i++)
+	LineageVerdict verdict;
+	int			attempt = 0;
+
+	publish_check_start();
+	while ((verdict = try_lineage(lsn, lineage, known)) == LINEAGE_AGAIN)
+		again(&attempt);
+	return verdict;
+}
+
+/*
+ * The lineage of this server's history at a redo point.  ERROR if there is
+ * none at that LSN, or if it is not known.
+ */
+void
+coverage_lineage(XLogRecPtr lsn, Lineage *lineage)
+{
+	TimeLineID	tli;
+	XLogRecPtr	now = current_end(&tli);
+	XLogRecPtr	known;
+
+	if (lsn > now)
+		refuse_future(lsn, now);
+	switch (find_lineage(lsn, lineage, &known))
 	{
-		query->readers[i].file = -1;
-		query->nreaders = i + 1;
-		store_open(&query->readers[i], &summaries[i]);
-		add_source(query, NULL, &query->readers[i]);
-		CHECK_FOR_INTERRUPTS();
+		case LINEAGE_BEFORE:
+			refuse_past(lsn, known, now);
+			break;
+		case LINEAGE_UNKNOWN:
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("no redo point is known at LSN %X/%X", LSN_FORMAT_ARGS(lsn)),
+					 errhint("Use the start LSN of a backup.")));
+			break;
+		default:
+			break;
 	}
-	if (have_frozen && query->frozen.start < end)
-		add_source(query, &query->frozen, NULL);
+}
+
+/* ERROR unless that is the lineage at that LSN. */
+static void
+require_lineage(XLogRecPtr lsn, const Lineage *lineage)
+{
+	Lineage		here;
+	XLogRecPtr	known;
+	LineageVerdict verdict = find_lineage(lsn, &here, &known);
+
+	if (verdict == LINEAGE_UNKNOWN)
+		refuse_lineage(lsn, lineage, NULL);
+	if (verdict == LINEAGE_KNOWN && memcmp(&here, lineage, sizeof(Lineage)) != 0)
+		refuse_lineage(lsn, lineage, &here);
+}
+
+/*
+ * Opens everything that changes in [start, end) can be found in: the summaries
+ * on the way to that point of the chain, and the copies of the map.  Returns
+ * false if a summary is gone.
+ */
+static bool
+open_sources(ChangeQuery *query, const Chain *chain, int point, XLogRecPtr start,
+			 XLogRecPtr end, bool have_frozen)
+{
+	query->merge = change_merge_create(chain->npoints + 2);
+	for (; chain->points[point].file >= 0; point = chain->points[point].above)
+	{
+		const StoredSummary *summary = &chain->files[chain->points[point].file].summary;
+
+		CHECK_FOR_INTERRUPTS();
+		if (summary->start < end &&
+			!change_merge_add_summary(query->merge, summary))
+		{
+			change_merge_close(query->merge);
+			return false;
+		}
+	}
+	if (have_frozen && query->frozen.end.redo > start && query->frozen.start < end)
+		change_merge_add_snapshot(query->merge, &query->frozen);
 	if (query->running.start < end)
-		add_source(query, &query->running, NULL);
-	binaryheap_build(query->heap);
+		change_merge_add_snapshot(query->merge, &query->running);
+	return true;
+}
+
+/* Returns false if the query has to be begun anew. */
+static bool
+try_begin(ChangeQuery *query, XLogRecPtr start, XLogRecPtr end,
+		  XLogRecPtr now, TimeLineID tli)
+{
+	bool		have_frozen;
+	StoreList	list;
+	Chain		chain;
+	int			point;
+	bool		vanished;
+
+	/* The map first: what it gives up afterwards is in the store by then. */
+	map_snapshot_both(&query->frozen, &have_frozen, &query->running);
+	if (begin_chain(&chain, &list,
+					have_frozen ? query->frozen.start : query->running.start, tli))
+	{
+		point = chain_reach(&chain, start);
+		vanished = chain.vanished;
+		if (point < 0 && !vanished)
+			refuse_past(start, chain.points[chain_lowest(&chain)].lsn, now);
+		if (point >= 0 &&
+			open_sources(query, &chain, point, start, end, have_frozen))
+			return true;
+	}
+	map_snapshot_free(&query->running);
+	if (have_frozen)
+		map_snapshot_free(&query->frozen);
+	return false;
 }
 
 /*
  * Begins a query for the changes that were made by WAL in [start, end), or
  * from start on if end is invalid; then it includes everything up to now.  The
- * range is widened to redo points at both ends.
+ * range is widened to redo points at both ends.  If a lineage is given, it must
+ * be the one at the start.
  *
  * ERROR if any of that is unknown.  The query lives in the current memory
  * context, and is cleaned up with it.
  */
 ChangeQuery *
-change_query_begin(XLogRecPtr start, XLogRecPtr end)
+change_query_begin(XLogRecPtr start, XLogRecPtr end, const Lineage *lineage)
 {
 	ChangeQuery *query = palloc0_object(ChangeQuery);
 	TimeLineID	tli;
 	XLogRecPtr	now = current_end(&tli);
-	XLogRecPtr	live;
-	StoredSummary *summaries;
-	bool		have_frozen;
-	int			count;
+	int			attempt = 0;
 
 	if (start > now)
 		refuse_future(start, now);
@@ -345,45 +361,16 @@ change_query_begin(XLogRecPtr start, XLogRecPtr end)
 		end = PG_UINT64_MAX;
 	else if (end > now)
 		refuse_future(end, now);
+	else
+		publish_flush_wal(end); /* what is being inserted before it is marked */
 
 	publish_check_start();
+	if (lineage)
+		require_lineage(start, lineage);
 
-	/* The map first: what it gives up afterwards is in the store by then. */
-	map_snapshot_both(&query->frozen, &have_frozen, &query->running);
-	live = have_frozen ? query->frozen.start : query->running.start;
-	summaries = choose_summaries(start, end, live, now, tli, &count);
-
-	query->cleanup.func = close_readers;
-	query->cleanup.arg = query;
-	MemoryContextRegisterResetCallback(CurrentMemoryContext, &query->cleanup);
-	open_sources(query, end, have_frozen && query->frozen.end.redo > start,
-				 summaries, count);
-	pfree(summaries);
+	while (!try_begin(query, start, end, now, tli))
+		again(&attempt);
 	return query;
-}
-
-static void
-merge_item(ChangeItem *into, const ChangeItem *item)
-{
-	if (change_is_entry(&into->key))
-		into->limit = Min(into->limit, item->limit);
-	else
-	{
-		for (int w = 0; w < PIECE_WORDS; w++)
-			into->bits[w] |= item->bits[w];
-	}
-}
-
-/* Takes the least item off the heap. */
-static void
-take_first(ChangeQuery *query)
-{
-	ChangeSource *source = (ChangeSource *) DatumGetPointer(binaryheap_first(query->heap));
-
-	if (source_advance(source))
-		binaryheap_replace_first(query->heap, PointerGetDatum(source));
-	else
-		(void) binaryheap_remove_first(query->heap);
 }
 
 /*
@@ -392,21 +379,5 @@ take_first(ChangeQuery *query)
 bool
 change_query_next(ChangeQuery *query, ChangeItem *item)
 {
-	const ChangeSource *first;
-
-	CHECK_FOR_INTERRUPTS();
-	if (binaryheap_empty(query->heap))
-		return false;
-	first = (const ChangeSource *) DatumGetPointer(binaryheap_first(query->heap));
-	*item = first->item;
-	take_first(query);
-	while (!binaryheap_empty(query->heap))
-	{
-		first = (const ChangeSource *) DatumGetPointer(binaryheap_first(query->heap));
-		if (change_key_cmp(&first->item.key, &item->key) != 0)
-			break;
-		merge_item(item, &first->item);
-		take_first(query);
-	}
-	return true;
+	return change_merge_next(query->merge, item);
 }

@@ -7,6 +7,7 @@
 
 #include "access/xlogdefs.h"
 #include "common/change_item.h"
+#include "common/summary_format.h"
 
 /* The range that answers are possible for, and what they would be made of. */
 typedef struct Coverage
@@ -21,8 +22,10 @@ typedef struct Coverage
 typedef struct ChangeQuery ChangeQuery;
 
 extern void coverage_get(Coverage *coverage);
+extern void coverage_lineage(XLogRecPtr lsn, Lineage *lineage);
 
-extern ChangeQuery *change_query_begin(XLogRecPtr start, XLogRecPtr end);
+extern ChangeQuery *change_query_begin(XLogRecPtr start, XLogRecPtr end,
+									   const Lineage *lineage);
 extern bool change_query_next(ChangeQuery *query, ChangeItem *item);
 
 #endif							/* PTRACK_CHANGE_QUERY_H */

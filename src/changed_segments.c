@@ -47,12 +47,12 @@ next_item(SegmentScan *scan)
  * not known.
  */
 SegmentScan *
-segment_scan_begin(XLogRecPtr start)
+segment_scan_begin(XLogRecPtr start, const Lineage *lineage)
 {
 	SegmentScan *scan = palloc0_object(SegmentScan);
 
 	scan->context = CurrentMemoryContext;
-	scan->query = change_query_begin(start, InvalidXLogRecPtr);
+	scan->query = change_query_begin(start, InvalidXLogRecPtr, lineage);
 	next_item(scan);
 	return scan;
 }

@@ -6,6 +6,7 @@
 #define PTRACK_CHANGED_SEGMENTS_H
 
 #include "change_query.h"
+#include "common/summary_format.h"
 #include "relation_files.h"
 
 #define SEGMENT_BYTES ((RELSEG_SIZE + 7) / 8)
@@ -24,7 +25,7 @@ typedef struct ChangedSegment
 
 typedef struct SegmentScan SegmentScan;
 
-extern SegmentScan *segment_scan_begin(XLogRecPtr start);
+extern SegmentScan *segment_scan_begin(XLogRecPtr start, const Lineage *lineage);
 extern bool segment_scan_next(SegmentScan *scan, ChangedSegment *segment);
 
 #endif							/* PTRACK_CHANGED_SEGMENTS_H */

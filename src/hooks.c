@@ -15,6 +15,8 @@
 #include "access/rmgr.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
+#include "access/xlogrecovery.h"
+#include "catalog/pg_control.h"
 #include "core_hooks.h"
 #include "fmgr.h"
 #include "hooks.h"
@@ -28,6 +30,7 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 #include "wal_records.h"
+#include "worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -37,7 +40,6 @@ PGDLLEXPORT void _PG_init(void);
 
 /* Settings */
 static int	map_size_setting = 64;
-static int	keep_time_setting = 10 * 24 * 60;
 
 /* The core patch's hook variables; NULL on a server without them. */
 static xlog_insert_hook_type *insert_hook;
@@ -60,12 +62,27 @@ static bool redo_start_noted;	/* in the startup process */
  * WAL
  */
 
+/*
+ * A record becomes part of this history.  Not so a shutdown checkpoint: whoever
+ * starts from it does not get to see it, while standbys that are running do.
+ */
+static inline void
+note_record(RmgrId rmid, uint8 info, XLogRecPtr lsn, pg_crc32c crc)
+{
+	if (likely(rmid != RM_XLOG_ID ||
+			   (info & ~XLR_INFO_MASK) != XLOG_CHECKPOINT_SHUTDOWN))
+		map_note_record(lsn, crc);
+}
+
 /* A WAL insertion lock is held, in a critical section. */
 static void
 on_insert(const XLogRecData *rdata, XLogRecPtr start, XLogRecPtr end)
 {
+	const XLogRecord *record = (const XLogRecord *) rdata->data;
+
 	if (unlikely(previous_insert_hook))
 		previous_insert_hook(rdata, start, end);
+	note_record(record->xl_rmid, record->xl_info, start, record->xl_crc);
 	wal_insert_effects(rdata, &map_effects);
 }
 
@@ -73,16 +90,18 @@ on_insert(const XLogRecData *rdata, XLogRecPtr start, XLogRecPtr end)
 static void
 on_redo_point(XLogRecPtr old_redo, XLogRecPtr new_redo)
 {
-	MapCut		cut;
+	MapCut		cut = {0};
 
 	/*
 	 * The checkpoint's own time was taken by time(), after it began and
 	 * before this.  That clock may lag a little behind the other one.
 	 */
 	cut.redo = new_redo;
+	cut.tli = GetWALInsertionTimeLineIfSet();
 	cut.time_min = (int64) timestamptz_to_time_t(CheckpointStats.ckpt_start_t) - 1;
 	cut.time_max = Max((int64) time(NULL), cut.time_min);
-	map_cut(old_redo, &cut);
+	cut.time = cut.time_max;
+	map_cut(old_redo, &cut, true);
 	if (previous_redo_hook)
 		previous_redo_hook(old_redo, new_redo);
 }
@@ -91,9 +110,55 @@ on_redo_point(XLogRecPtr old_redo, XLogRecPtr new_redo)
 static void
 on_checkpoint(XLogRecPtr redo, int flags)
 {
-	publish_cycles(redo, keep_time_setting);
+	publish_at_checkpoint(redo);
+	worker_wake();
 	if (previous_ckpt_hook)
 		previous_ckpt_hook(redo, flags);
+}
+
+/* The time of what is being replayed, as far as it is known. */
+static int64
+replay_time(void)
+{
+	TimestampTz latest = GetLatestXTime();
+
+	return latest ? (int64) timestamptz_to_time_t(latest) : (int64) time(NULL);
+}
+
+/*
+ * Cuts the map where a server that wrote this WAL had a redo point, in the
+ * startup process: at a record that says so, or at a shutdown checkpoint.
+ */
+static void
+cut_at_redo_point(XLogReaderState *record)
+{
+	uint8		info = XLogRecGetInfo(record) & ~XLR_INFO_MASK;
+	MapCut		cut = {0};
+
+	if (info == XLOG_CHECKPOINT_SHUTDOWN)
+	{
+		CheckPoint	checkpoint;
+
+		memcpy(&checkpoint, XLogRecGetData(record), sizeof(checkpoint));
+		cut.time_min = cut.time_max = cut.time = checkpoint.time;
+	}
+	else if (info == XLOG_CHECKPOINT_REDO)
+	{
+		cut.time = replay_time();
+
+		/*
+		 * In crash recovery there are no restartpoints: no server will ever
+		 * start from here, at least not with the time of this checkpoint.
+		 */
+		if (!ArchiveRecoveryRequested)
+			cut.time_min = cut.time_max = 1;
+	}
+	else
+		return;
+	cut.redo = record->ReadRecPtr;
+	(void) GetCurrentReplayRecPtr(&cut.tli);
+	map_cut(cut.redo, &cut, publish_may_cut_redo(cut.redo));
+	worker_wake();
 }
 
 /*
@@ -104,15 +169,21 @@ on_checkpoint(XLogRecPtr redo, int flags)
 static void
 redo_record(XLogReaderState *record)
 {
+	RmgrId		rmid = XLogRecGetRmid(record);
+
 	if (!redo_start_noted)
 	{
 		/* No restartpoint can have moved it yet. */
 		map_note_start(GetRedoRecPtr());
+		publish_note_redo();
 		redo_start_noted = true;
 	}
-	publish_note_replayed(record);
+	if (rmid == RM_XLOG_ID)
+		cut_at_redo_point(record);
+	note_record(rmid, XLogRecGetInfo(record), record->ReadRecPtr,
+				record->record->header.xl_crc);
 	wal_redo_effects(record, &map_effects);
-	previous_redo[XLogRecGetRmid(record)] (record);
+	previous_redo[rmid] (record);
 }
 
 /*
@@ -144,8 +215,9 @@ on_shmem_request(void)
 	if (previous_shmem_request_hook)
 		previous_shmem_request_hook();
 	RequestAddinShmemSpace(add_size(map_shmem_size(map_size_setting),
-									publish_shmem_size()));
-	RequestNamedLWLockTranche(LWLOCK_TRANCHE, 2);
+									add_size(publish_shmem_size(),
+											 worker_shmem_size())));
+	RequestNamedLWLockTranche(LWLOCK_TRANCHE, 3);
 }
 
 /* Called again when the server starts anew after a crash of a backend. */
@@ -158,7 +230,8 @@ on_shmem_startup(void)
 		previous_shmem_startup_hook();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	map_shmem_init(map_size_setting, &locks[0].lock, &locks[1].lock);
-	publish_shmem_init();
+	publish_shmem_init(&locks[2].lock);
+	worker_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 	if (!IsUnderPostmaster)
 		store_remove_temporary();
@@ -189,7 +262,7 @@ define_settings(void)
 	DefineCustomIntVariable("ptrack.keep_time",
 							"Sets the time after which change summaries are removed.",
 							"Incremental backups need the summaries since the start of their prior backup. Zero keeps them forever.",
-							&keep_time_setting, keep_time_setting, 0, INT_MAX / 60,
+							&worker_keep_minutes, worker_keep_minutes, 0, INT_MAX / 60,
 							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("ptrack");
 }
@@ -263,7 +336,10 @@ _PG_init(void)
 	}
 	install_shmem_hooks();
 	if (map_size_setting > 0)
+	{
 		install_core_hooks();
+		worker_register();
+	}
 }
 
 /*

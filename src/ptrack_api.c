@@ -24,9 +24,11 @@
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 #include "utils/pg_lsn.h"
+#include "utils/uuid.h"
 
 PG_FUNCTION_INFO_V1(ptrack_version);
 PG_FUNCTION_INFO_V1(ptrack_init_lsn);
+PG_FUNCTION_INFO_V1(ptrack_lineage);
 PG_FUNCTION_INFO_V1(ptrack_get_pagemapset);
 PG_FUNCTION_INFO_V1(ptrack_get_change_stat);
 PG_FUNCTION_INFO_V1(ptrack_changed_blocks);
@@ -52,6 +54,21 @@ lsn_argument(FunctionCallInfo fcinfo, int n, const char *name)
 {
 	require_argument(fcinfo, n, name);
 	return PG_GETARG_LSN(n);
+}
+
+/*
+ * The lineage that is the argument of that number, in the forms of functions
+ * that have it; else NULL.
+ */
+static const Lineage *
+lineage_argument(FunctionCallInfo fcinfo, int n)
+{
+	StaticAssertDecl(sizeof(Lineage) == sizeof(pg_uuid_t), "a lineage is a UUID");
+
+	if (PG_NARGS() <= n)
+		return NULL;
+	require_argument(fcinfo, n, "lineage");
+	return (const Lineage *) PG_GETARG_UUID_P(n);
 }
 
 static TupleDesc
@@ -82,20 +99,22 @@ make_bytea(Size len)
 
 /*
  * The first call of a set-returning function that scans segments since the LSN
- * which is its first argument.  Returns state_size zeroed bytes, that begin
+ * which is its first argument; the second, if it has one, is the lineage there.
+ * Returns state_size zeroed bytes, that begin
  * with a SegmentScan pointer, as the function's state.
  */
 static FuncCallContext *
 first_call(FunctionCallInfo fcinfo, Size state_size)
 {
 	XLogRecPtr	start = lsn_argument(fcinfo, 0, "start_lsn");
+	const Lineage *lineage = lineage_argument(fcinfo, 1);
 	FuncCallContext *context = SRF_FIRSTCALL_INIT();
 	MemoryContext caller = MemoryContextSwitchTo(context->multi_call_memory_ctx);
 
 	tracking_require();
 	context->tuple_desc = result_type(fcinfo);
 	context->user_fctx = palloc0(state_size);
-	*(SegmentScan **) context->user_fctx = segment_scan_begin(start);
+	*(SegmentScan **) context->user_fctx = segment_scan_begin(start, lineage);
 	MemoryContextSwitchTo(caller);
 	return context;
 }
@@ -131,7 +150,23 @@ ptrack_init_lsn(PG_FUNCTION_ARGS)
 }
 
 /*
- * ptrack_get_pagemapset(start_lsn pg_lsn)
+ * ptrack_lineage(lsn pg_lsn) returns uuid
+ *
+ * What tells this server's history at a redo point from other histories.
+ */
+Datum
+ptrack_lineage(PG_FUNCTION_ARGS)
+{
+	XLogRecPtr	lsn = lsn_argument(fcinfo, 0, "lsn");
+	pg_uuid_t  *uuid = palloc_object(pg_uuid_t);
+
+	tracking_require();
+	coverage_lineage(lsn, (Lineage *) uuid);
+	PG_RETURN_UUID_P(uuid);
+}
+
+/*
+ * ptrack_get_pagemapset(start_lsn pg_lsn [, lineage uuid])
  *
  * One row for each segment file that has changed blocks: its path, how many
  * there are, and the map of them, bit b of byte b / 8 for block b of the file.
@@ -167,7 +202,7 @@ ptrack_get_pagemapset(PG_FUNCTION_ARGS)
 }
 
 /*
- * ptrack_get_change_stat(start_lsn pg_lsn)
+ * ptrack_get_change_stat(start_lsn pg_lsn [, lineage uuid])
  *
  * One row: files with changed blocks, those blocks, and their size in MB.
  */
@@ -175,6 +210,7 @@ Datum
 ptrack_get_change_stat(PG_FUNCTION_ARGS)
 {
 	XLogRecPtr	start = lsn_argument(fcinfo, 0, "start_lsn");
+	const Lineage *lineage = lineage_argument(fcinfo, 1);
 	SegmentScan *scan;
 	ChangedSegment *segment = palloc_object(ChangedSegment);
 	int64		files = 0;
@@ -183,7 +219,7 @@ ptrack_get_change_stat(PG_FUNCTION_ARGS)
 	bool		nulls[3] = {0};
 
 	tracking_require();
-	scan = segment_scan_begin(start);
+	scan = segment_scan_begin(start, lineage);
 	while (segment_scan_next(scan, segment))
 	{
 		files++;
@@ -196,7 +232,7 @@ ptrack_get_change_stat(PG_FUNCTION_ARGS)
 }
 
 /*
- * ptrack_changed_blocks(start_lsn pg_lsn, end_lsn pg_lsn)
+ * ptrack_changed_blocks(start_lsn pg_lsn, end_lsn pg_lsn [, lineage uuid])
  *
  * The changes themselves, whether or not the blocks still exist: limit blocks
  * and marked blocks, in the columns of pg_wal_summary_contents.
@@ -213,6 +249,7 @@ blocks_first_call(FunctionCallInfo fcinfo)
 {
 	XLogRecPtr	start = lsn_argument(fcinfo, 0, "start_lsn");
 	XLogRecPtr	end = PG_ARGISNULL(1) ? InvalidXLogRecPtr : PG_GETARG_LSN(1);
+	const Lineage *lineage = lineage_argument(fcinfo, 2);
 	FuncCallContext *context = SRF_FIRSTCALL_INIT();
 	MemoryContext caller = MemoryContextSwitchTo(context->multi_call_memory_ctx);
 	BlocksState *state = palloc0_object(BlocksState);
@@ -224,7 +261,7 @@ blocks_first_call(FunctionCallInfo fcinfo)
 						LSN_FORMAT_ARGS(end), LSN_FORMAT_ARGS(start))));
 	tracking_require();
 	context->tuple_desc = result_type(fcinfo);
-	state->query = change_query_begin(start, end);
+	state->query = change_query_begin(start, end, lineage);
 	state->next = PIECE_BLOCKS;
 	context->user_fctx = state;
 	MemoryContextSwitchTo(caller);
@@ -344,7 +381,7 @@ ptrack_get_block(PG_FUNCTION_ARGS)
 }
 
 /*
- * ptrack_get_blocks(start_lsn pg_lsn)
+ * ptrack_get_blocks(start_lsn pg_lsn [, lineage uuid])
  *
  * The contents of every changed block that exists, read some blocks at a time.
  */

@@ -37,6 +37,10 @@
  *   marks whose insertion lock had been released by then.
  * - A bit is visible to others when the record's insertion lock is released.
  *
+ * - Besides, each half adds up fingerprints of the records in it, in a slot for
+ *   each process, which alone writes to it.  They are only read of a frozen
+ *   half, or with all insertion locks held.
+ *
  * A crash loses the map.  Redo starts at the redo point that the running cycle
  * began at, or at an earlier one, and marks the same blocks again.
  */
@@ -48,6 +52,7 @@
 #include "port/atomics.h"
 #include "ptrack_map.h"
 #include "storage/lwlock.h"
+#include "storage/proc.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 
@@ -84,24 +89,43 @@ typedef enum MapTable
 
 #define MAP_TABLES	(TABLE_DATABASES + 1)
 
-/* A MapCut in shared memory. */
+/* A MapCut in shared memory, field by field. */
 typedef struct SharedCut
 {
-	pg_atomic_uint64 redo;
-	pg_atomic_uint64 time_min;
-	pg_atomic_uint64 time_max;
+	pg_atomic_uint64 field[6];
 } SharedCut;
 
 /* All fields are atomic, so that a copy may look at them during a cut. */
 typedef struct HalfHeader
 {
 	pg_atomic_uint64 start;		/* redo point; 0: not known yet */
+	pg_atomic_uint64 start_time;
+	pg_atomic_uint64 start_sum;
 	SharedCut	end;			/* of no meaning while it is running */
 	pg_atomic_uint32 state;
 	pg_atomic_uint32 everything;	/* all that can be said is "changed" */
 	pg_atomic_uint32 coarse;	/* a table was full */
 	pg_atomic_uint32 used[MAP_TABLES];
 } HalfHeader;
+
+/*
+ * Redo points that the map was not cut at, oldest first.  Only the process that
+ * cuts writes here, and never waits: version is odd while it does, so that
+ * readers know when to try again.  Those that became durable stay until then.
+ */
+typedef struct PassedCuts
+{
+	pg_atomic_uint32 version;
+	pg_atomic_uint32 count;
+	SharedCut	cuts[MAP_PASSED_CUTS];
+} PassedCuts;
+
+/* The sums of fingerprints of a process, for each half. */
+typedef union RecordSums
+{
+	pg_atomic_uint64 half[2];
+	char		pad[PG_CACHE_LINE_SIZE];
+} RecordSums;
 
 typedef struct MapShared
 {
@@ -116,7 +140,7 @@ typedef struct MapShared
 		HalfHeader	state;
 		char		pad[2 * PG_CACHE_LINE_SIZE];
 	}			half[2];
-	SharedCut	last_cut;		/* also if the halves were not swapped there */
+	PassedCuts	passed;
 	pg_atomic_uint64 overflows;
 } MapShared;
 
@@ -159,6 +183,7 @@ static MapShared *shared;
 static LWLock *map_lock;
 static LWLock *map_gate;
 static MapHalf halves[2];
+static RecordSums *sums;
 static Size map_size;
 static CachedPiece cache[CACHED_PIECES];
 
@@ -178,14 +203,23 @@ half_layout(Size bytes, uint32 slots[MAP_TABLES])
 	slots[TABLE_PIECES] = (uint32) ((bytes - bytes / 512 - bytes / 8) / per_piece);
 }
 
+/* Processes that may insert WAL. */
+static int
+process_count(void)
+{
+	return MaxBackends + NUM_AUXILIARY_PROCS;
+}
+
 /*
  * Shared memory for a map of that size, both halves together.
  */
 Size
 map_shmem_size(int megabytes)
 {
-	return add_size(MAXALIGN(sizeof(MapShared)) + PG_CACHE_LINE_SIZE,
-					mul_size((Size) megabytes, 1024 * 1024));
+	Size		size = MAXALIGN(sizeof(MapShared)) + PG_CACHE_LINE_SIZE;
+
+	size = add_size(size, mul_size(process_count(), sizeof(RecordSums)));
+	return add_size(size, mul_size((Size) megabytes, 1024 * 1024));
 }
 
 /* Returns where the half ends. */
@@ -235,6 +269,7 @@ map_shmem_init(int megabytes, LWLock *lock, LWLock *gate)
 
 	for (int i = 0; i < 2; i++)
 		memory = half_attach(&halves[i], &shared->half[i].state, memory, half_bytes);
+	sums = (RecordSums *) memory;
 
 	if (!found)
 	{
@@ -481,6 +516,20 @@ const WalEffects map_effects = {
  * Cycles
  */
 
+static bool
+is_frozen(const MapHalf *half)
+{
+	return pg_atomic_read_u32(&half->state->state) == HALF_FROZEN;
+}
+
+/* The half that is not running; the caller has seen that cycle number. */
+static MapHalf *
+other_half(uint64 cycle)
+{
+	pg_read_barrier();
+	return &halves[(cycle + 1) & 1];
+}
+
 /*
  * Says that the first cycle since the server started began at that redo
  * point.  Only the first call counts.
@@ -494,61 +543,180 @@ map_note_start(XLogRecPtr redo)
 		pg_atomic_compare_exchange_u64(&halves[0].state->start, &unknown, redo);
 }
 
+/*
+ * A record was inserted, or is about to be replayed.  Adds it to what tells
+ * this history from others: with a WAL insertion lock held, or in the startup
+ * process.  The order of records does not matter, since they have their LSNs.
+ */
+void
+map_note_record(XLogRecPtr lsn, pg_crc32c crc)
+{
+	uint64		cycle = pg_atomic_read_u64(&shared->running.cycle);
+	pg_atomic_uint64 *sum = &sums[MyProcNumber].half[cycle & 1];
+
+	/* The factor is odd: two records with different CRCs never are the same. */
+	pg_atomic_write_u64(sum, pg_atomic_read_u64(sum) + (uint64) crc * (lsn | 1));
+}
+
+static uint64
+half_sum(const MapHalf *half)
+{
+	uint64		sum = 0;
+
+	for (int i = 0; i < process_count(); i++)
+		sum += pg_atomic_read_u64(&sums[i].half[half - halves]);
+	return sum;
+}
+
+static void
+half_clear_sum(const MapHalf *half)
+{
+	for (int i = 0; i < process_count(); i++)
+		pg_atomic_write_u64(&sums[i].half[half - halves], 0);
+}
+
 static void
 write_cut(SharedCut *to, const MapCut *cut)
 {
-	pg_atomic_write_u64(&to->redo, cut->redo);
-	pg_atomic_write_u64(&to->time_min, (uint64) cut->time_min);
-	pg_atomic_write_u64(&to->time_max, (uint64) cut->time_max);
+	pg_atomic_write_u64(&to->field[0], cut->redo);
+	pg_atomic_write_u64(&to->field[1], cut->tli);
+	pg_atomic_write_u64(&to->field[2], (uint64) cut->time_min);
+	pg_atomic_write_u64(&to->field[3], (uint64) cut->time_max);
+	pg_atomic_write_u64(&to->field[4], (uint64) cut->time);
+	pg_atomic_write_u64(&to->field[5], cut->sum);
 }
 
 static void
 read_cut(SharedCut *from, MapCut *cut)
 {
-	cut->redo = pg_atomic_read_u64(&from->redo);
-	cut->time_min = (int64) pg_atomic_read_u64(&from->time_min);
-	cut->time_max = (int64) pg_atomic_read_u64(&from->time_max);
+	cut->redo = pg_atomic_read_u64(&from->field[0]);
+	cut->tli = (TimeLineID) pg_atomic_read_u64(&from->field[1]);
+	cut->time_min = (int64) pg_atomic_read_u64(&from->field[2]);
+	cut->time_max = (int64) pg_atomic_read_u64(&from->field[3]);
+	cut->time = (int64) pg_atomic_read_u64(&from->field[4]);
+	cut->sum = pg_atomic_read_u64(&from->field[5]);
+}
+
+/* The half that the map's knowledge begins with. */
+static const MapHalf *
+oldest_half(uint64 *cycle)
+{
+	const MapHalf *half = running_half(cycle);
+
+	return is_frozen(other_half(*cycle)) ? other_half(*cycle) : half;
 }
 
 /*
- * A new redo point was fixed: what follows belongs to a new cycle.  Called
- * with all WAL insertion locks held, inside a critical section, by the process
- * that makes checkpoints.
+ * Makes room for one more.  Those go that became durable; if none did, every
+ * other one of the older half.  The latest stay, for restartpoints use them.
+ */
+static int
+thin_out(MapCut *cuts, int count, XLogRecPtr durable)
+{
+	int			kept = 0;
+	bool		full;
+
+	for (int i = 0; i < count; i++)
+	{
+		if (cuts[i].redo > durable)
+			cuts[kept++] = cuts[i];
+	}
+	full = kept == MAP_PASSED_CUTS;
+	count = kept;
+	kept = 0;
+	for (int i = 0; i < count; i++)
+	{
+		if (!full || i % 2 == 0 || i > MAP_PASSED_CUTS / 2)
+			cuts[kept++] = cuts[i];
+	}
+	return kept;
+}
+
+/* Keeps a redo point that the map is not cut at. */
+static void
+pass_cut(uint64 cycle, const MapCut *cut)
+{
+	PassedCuts *passed = &shared->passed;
+	uint32		version = pg_atomic_read_u32(&passed->version);
+	int			count = (int) pg_atomic_read_u32(&passed->count);
+	MapCut		cuts[MAP_PASSED_CUTS];
+
+	for (int i = 0; i < count; i++)
+		read_cut(&passed->cuts[i], &cuts[i]);
+	count = thin_out(cuts, count, pg_atomic_read_u64(&oldest_half(&cycle)->state->start));
+	cuts[count] = *cut;
+	cuts[count++].sum = half_sum(&halves[cycle & 1]);
+
+	pg_atomic_write_u32(&passed->version, version + 1);
+	pg_write_barrier();
+	for (int i = 0; i < count; i++)
+		write_cut(&passed->cuts[i], &cuts[i]);
+	pg_atomic_write_u32(&passed->count, (uint32) count);
+	pg_write_barrier();
+	pg_atomic_write_u32(&passed->version, version + 2);
+}
+
+/* Copies the passed cuts, and returns their number. */
+static int
+read_passed_cuts(MapCut *cuts)
+{
+	PassedCuts *passed = &shared->passed;
+	uint32		version;
+	int			count;
+
+	do
+	{
+		version = pg_atomic_read_u32(&passed->version);
+		pg_read_barrier();
+		count = (int) pg_atomic_read_u32(&passed->count);
+		for (int i = 0; i < count; i++)
+			read_cut(&passed->cuts[i], &cuts[i]);
+		pg_read_barrier();
+	} while (version % 2 != 0 || version != pg_atomic_read_u32(&passed->version));
+	return count;
+}
+
+/*
+ * A new redo point was fixed: what follows belongs to a new cycle.  Called with
+ * all WAL insertion locks held, inside a critical section, by the process that
+ * makes checkpoints; or in the startup process, before the record at the redo
+ * point is replayed.
  *
- * If an earlier checkpoint failed after its redo point was fixed, or could not
- * publish, the other half is still frozen.  Then the running cycle simply goes
- * on across this redo point: its summary will say a little too much, and
- * nothing is lost.
+ * If the other half is still frozen, because a checkpoint failed after its
+ * redo point was fixed or could not publish, or because publishing is slower
+ * than replay, then the running cycle simply goes on across this redo point:
+ * its summary will say a little too much, and nothing is lost.  The same if the
+ * caller says that the cycle must go on.
  */
 void
-map_cut(XLogRecPtr old_redo, const MapCut *cut)
+map_cut(XLogRecPtr old_redo, const MapCut *cut, bool may_swap)
 {
 	uint64		cycle;
 	HalfHeader *running = running_half(&cycle)->state;
 	HalfHeader *other = halves[(cycle + 1) & 1].state;
 
 	map_note_start(old_redo);
-	write_cut(&shared->last_cut, cut);
-	if (pg_atomic_read_u32(&other->state) != HALF_FREE)
+
+	/* Recovery begins with the record at its redo point: no cycle ends. */
+	if (cut->redo <= pg_atomic_read_u64(&running->start))
 		return;
+	if (!may_swap || pg_atomic_read_u32(&other->state) != HALF_FREE)
+	{
+		pass_cut(cycle, cut);
+		return;
+	}
 
 	pg_atomic_write_u64(&other->start, cut->redo);
+	pg_atomic_write_u64(&other->start_time, (uint64) cut->time);
+	pg_atomic_write_u64(&other->start_sum, 0);
 	pg_atomic_write_u32(&other->state, HALF_RUNNING);
 	write_cut(&running->end, cut);
+	pg_write_barrier();
 	pg_atomic_write_u32(&running->state, HALF_FROZEN);
 
 	/* A copy that sees the new cycle number must see all of the above. */
 	pg_write_barrier();
 	pg_atomic_write_u64(&shared->running.cycle, cycle + 1);
-}
-
-/*
- * The latest cut.  For the process that cuts.
- */
-void
-map_get_last_cut(MapCut *cut)
-{
-	read_cut(&shared->last_cut, cut);
 }
 
 /* Notes a fork as new, if the item says that it was new in an earlier cycle. */
@@ -581,26 +749,12 @@ map_carry_new_relations(const MapSnapshot *ended)
 		half_carry(half, &item);
 }
 
-static bool
-is_frozen(const MapHalf *half)
-{
-	return pg_atomic_read_u32(&half->state->state) == HALF_FROZEN;
-}
-
 static void
 lock_map(LWLockMode mode)
 {
 	LWLockAcquire(map_gate, mode);
 	LWLockAcquire(map_lock, mode);
 	LWLockRelease(map_gate);
-}
-
-/* The half that is not running; the caller has seen that cycle number. */
-static MapHalf *
-other_half(uint64 cycle)
-{
-	pg_read_barrier();
-	return &halves[(cycle + 1) & 1];
 }
 
 /*
@@ -655,6 +809,7 @@ map_release_frozen(void)
 		pg_atomic_write_u32(&half->state->used[t], 0);
 	pg_atomic_write_u32(&half->state->everything, 0);
 	pg_atomic_write_u32(&half->state->coarse, 0);
+	half_clear_sum(half);
 	pg_atomic_write_u64(&half->state->start, InvalidXLogRecPtr);
 	pg_write_barrier();
 	pg_atomic_write_u32(&half->state->state, HALF_FREE);
@@ -662,17 +817,19 @@ map_release_frozen(void)
 }
 
 /*
- * What the running half holds before that redo point became durable without a
- * cut: from now on it only answers for what follows, with a few marks that
- * are older.
+ * What a half held before the end of that copy became durable without a cut:
+ * from now on it only answers for what follows, with a few marks that are
+ * older.
  */
 void
-map_advance_running(XLogRecPtr redo)
+map_advance(const MapSnapshot *published)
 {
-	uint64		cycle;
+	HalfHeader *state = halves[published->cycle & 1].state;
 
 	lock_map(LW_EXCLUSIVE);
-	pg_atomic_write_u64(&running_half(&cycle)->state->start, redo);
+	pg_atomic_write_u64(&state->start, published->end.redo);
+	pg_atomic_write_u64(&state->start_time, (uint64) published->end.time);
+	pg_atomic_write_u64(&state->start_sum, published->end.sum);
 	LWLockRelease(map_lock);
 }
 
@@ -866,11 +1023,44 @@ snapshot_sort(MapSnapshot *snapshot)
 	qsort(snapshot->items, snapshot->nitems, sizeof(SnapshotItem), item_cmp);
 }
 
-static bool
-snapshot_of(MapHalf *half, MapSnapshot *snapshot)
+/*
+ * What is known of a half besides its marks; the lock is held.  The end of a
+ * running one is the latest redo point that it was not cut at.
+ */
+static void
+snapshot_cuts(const MapHalf *half, uint64 cycle, MapSnapshot *snapshot)
 {
+	bool		frozen = is_frozen(half);
+	MapCut		passed[MAP_PASSED_CUTS];
+	int			count = read_passed_cuts(passed);
+
+	snapshot->cycle = cycle;
 	snapshot->start = pg_atomic_read_u64(&half->state->start);
-	read_cut(&half->state->end, &snapshot->end);
+	snapshot->start_time = (int64) pg_atomic_read_u64(&half->state->start_time);
+	snapshot->start_sum = pg_atomic_read_u64(&half->state->start_sum);
+	snapshot->end.redo = frozen ? PG_UINT64_MAX : InvalidXLogRecPtr;
+	if (frozen)
+	{
+		pg_read_barrier();
+		read_cut(&half->state->end, &snapshot->end);
+		snapshot->end.sum = half_sum(half);
+	}
+
+	snapshot->ninner = 0;
+	for (int i = 0; i < count; i++)
+	{
+		if (passed[i].redo > snapshot->start &&
+			(!frozen || passed[i].redo < snapshot->end.redo))
+			snapshot->inner[snapshot->ninner++] = passed[i];
+	}
+	if (!frozen && snapshot->ninner > 0)
+		snapshot->end = snapshot->inner[--snapshot->ninner];
+}
+
+static bool
+snapshot_of(const MapHalf *half, uint64 cycle, MapSnapshot *snapshot)
+{
+	snapshot_cuts(half, cycle, snapshot);
 	return snapshot_half(half, snapshot);
 }
 
@@ -890,7 +1080,7 @@ map_snapshot_frozen(MapSnapshot *snapshot)
 	running_half(&cycle);
 	half = other_half(cycle);
 	if (is_frozen(half))
-		done = snapshot_of(half, snapshot);
+		done = snapshot_of(half, cycle - 1, snapshot);
 	LWLockRelease(map_lock);
 	if (done)
 		snapshot_sort(snapshot);
@@ -904,10 +1094,13 @@ bool
 map_snapshot_running(MapSnapshot *snapshot)
 {
 	uint64		cycle;
+	const MapHalf *half;
 	bool		done;
 
 	lock_map(LW_SHARED);
-	done = snapshot_of(running_half(&cycle), snapshot);
+	half = running_half(&cycle);
+	pg_read_barrier();
+	done = snapshot_of(half, cycle, snapshot);
 	LWLockRelease(map_lock);
 	if (done)
 		snapshot_sort(snapshot);
@@ -927,12 +1120,11 @@ map_snapshot_both(MapSnapshot *frozen, bool *have_frozen, MapSnapshot *running)
 	lock_map(LW_SHARED);
 	half = running_half(&cycle);
 	pg_read_barrier();
-	done = snapshot_of(half, running);
-	running->end.redo = InvalidXLogRecPtr;
+	done = snapshot_of(half, cycle, running);
 	half = other_half(cycle);
 	*have_frozen = is_frozen(half);
 	if (done && *have_frozen)
-		done = snapshot_of(half, frozen);
+		done = snapshot_of(half, cycle - 1, frozen);
 	LWLockRelease(map_lock);
 	if (!done)
 		ereport(ERROR,
@@ -991,6 +1183,41 @@ map_snapshot_free(MapSnapshot *snapshot)
 }
 
 /*
+ * The redo point that what the map knows begins at.
+ */
+XLogRecPtr
+map_get_start(void)
+{
+	uint64		cycle;
+	XLogRecPtr	start;
+
+	lock_map(LW_SHARED);
+	start = pg_atomic_read_u64(&oldest_half(&cycle)->state->start);
+	LWLockRelease(map_lock);
+	return start;
+}
+
+/*
+ * The redo points that the map knows, without its marks.  If no half is frozen,
+ * frozen->start is invalid.
+ */
+void
+map_get_cuts(MapSnapshot *frozen, MapSnapshot *running)
+{
+	uint64		cycle;
+	const MapHalf *half;
+
+	lock_map(LW_SHARED);
+	half = running_half(&cycle);
+	pg_read_barrier();
+	snapshot_cuts(half, cycle, running);
+	frozen->start = InvalidXLogRecPtr;
+	if (is_frozen(other_half(cycle)))
+		snapshot_cuts(other_half(cycle), cycle - 1, frozen);
+	LWLockRelease(map_lock);
+}
+
+/*
  * What pg_stat_ptrack shows of the map.
  */
 void
@@ -1002,13 +1229,9 @@ map_get_stats(MapStats *stats)
 		sizeof(MapKey)
 	};
 	uint64		cycle;
-	MapHalf    *half;
 
 	lock_map(LW_SHARED);
-	half = running_half(&cycle);
-	if (is_frozen(other_half(cycle)))
-		half = other_half(cycle);
-	stats->start = pg_atomic_read_u64(&half->state->start);
+	stats->start = pg_atomic_read_u64(&oldest_half(&cycle)->state->start);
 	stats->size = map_size;
 	stats->used = 0;
 	for (int i = 0; i < 2; i++)

@@ -8,27 +8,44 @@
 
 #include "access/xlogdefs.h"
 #include "common/change_item.h"
+#include "port/pg_crc32c.h"
 #include "storage/lwlock.h"
 #include "wal_records.h"
 
 /*
- * A redo point that the map was cut at, and bounds of the time that pg_control
- * has, or will have, for its checkpoint, in seconds since 1970.
+ * A redo point that the map was told of.
  */
 typedef struct MapCut
 {
 	XLogRecPtr	redo;			/* invalid: none */
-	int64		time_min;
-	int64		time_max;
+	TimeLineID	tli;			/* that it is on */
+	int64		time_min;		/* bounds of the time that pg_control has for */
+	int64		time_max;		/* its checkpoint, in seconds since 1970; both
+								 * 0: not known */
+	int64		time;			/* when it was fixed; in recovery, about */
+	uint64		sum;			/* fingerprints of the half's records before
+								 * it */
 } MapCut;
 
 /*
- * A copy of the changes of one cycle, as items in order.
+ * Redo points that the map was not cut at, for its other half was not yet
+ * durable.  When there are more, some of the older ones are forgotten.
+ */
+#define MAP_PASSED_CUTS		16
+
+/*
+ * A copy of a half, as items in order.
  */
 typedef struct MapSnapshot
 {
-	XLogRecPtr	start;			/* the redo point that the cycle began at */
-	MapCut		end;			/* the one it ended at; invalid: still running */
+	uint64		cycle;			/* of the map; its lowest bit says which half */
+	XLogRecPtr	start;			/* the redo point that the half begins at */
+	int64		start_time;
+	uint64		start_sum;		/* fingerprints of its records before that */
+	MapCut		end;			/* the redo point that it ended at; of the
+								 * running half, the latest one, or none */
+	MapCut		inner[MAP_PASSED_CUTS]; /* redo points between the two */
+	int			ninner;
 	bool		coarse;			/* the map overflowed in it */
 	size_t		nitems;
 	size_t		next;			/* for map_snapshot_next */
@@ -52,8 +69,8 @@ extern Size map_shmem_size(int megabytes);
 extern void map_shmem_init(int megabytes, LWLock *lock, LWLock *gate);
 
 extern void map_note_start(XLogRecPtr redo);
-extern void map_cut(XLogRecPtr old_redo, const MapCut *cut);
-extern void map_get_last_cut(MapCut *cut);
+extern void map_note_record(XLogRecPtr lsn, pg_crc32c crc);
+extern void map_cut(XLogRecPtr old_redo, const MapCut *cut, bool may_swap);
 extern void map_note_everything(void);
 extern void map_note_carried(const ChangeItem *item);
 extern void map_carry_new_relations(const MapSnapshot *ended);
@@ -66,8 +83,10 @@ extern bool map_snapshot_next(MapSnapshot *snapshot, ChangeItem *item);
 extern void map_snapshot_free(MapSnapshot *snapshot);
 
 extern void map_release_frozen(void);
-extern void map_advance_running(XLogRecPtr redo);
+extern void map_advance(const MapSnapshot *published);
 
+extern XLogRecPtr map_get_start(void);
+extern void map_get_cuts(MapSnapshot *frozen, MapSnapshot *running);
 extern void map_get_stats(MapStats *stats);
 
 #endif							/* PTRACK_MAP_H */

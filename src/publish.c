@@ -2,18 +2,27 @@
  * publish.c
  *		Making the cycles of the live map durable as change summaries.
  *
- * Runs in the process that makes checkpoints and restartpoints, after the
+ * On a primary this is done by the process that makes checkpoints, after the
  * buffers were written and before the checkpoint record is: a crash after that
- * record does not replay what the cycle holds, a crash before it does.
+ * record does not replay what the cycle holds, a crash before it does.  In
+ * recovery, ptrack's worker publishes cycles as soon as they end; what it has
+ * not done by then, a restartpoint does.  One lock keeps them apart.
  *
  * Nothing here may fail the checkpoint.  When a summary cannot be published,
- * there is a warning, the map keeps what it holds, and the next checkpoint
- * tries again.  If the server goes down before one succeeds, the summary is
- * missing, and coverage begins anew after it.
+ * there is a warning, the map keeps what it holds, and the worker and the next
+ * checkpoint try again.  If the server goes down before one succeeds, the
+ * summary is missing, and coverage begins anew after it.
  *
  * This file also knows where the server started from: the checkpoint that
  * pg_control named then.  The chain of summaries of earlier runs is attached
  * there, and what was done to the files without WAL since is noticed there.
+ *
+ * Lineage
+ *
+ * A redo point's identifier is 8 random bytes, chosen where coverage began, and
+ * a sum over all WAL records since then, of their places and checksums.  So it
+ * is the same wherever the same WAL was replayed, and another one as soon as
+ * two servers that were one have written anything of their own.
  */
 #include "postgres.h"
 
@@ -21,16 +30,36 @@
 
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
+#include "access/xlogrecovery.h"
 #include "catalog/pg_control.h"
+#include "change_merge.h"
 #include "common/controldata_utils.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
+#include "port/pg_bswap.h"
 #include "portability/instr_time.h"
 #include "ptrack_map.h"
 #include "publish.h"
+#include "storage/lwlock.h"
 #include "storage/shmem.h"
+#include "storage/spin.h"
 #include "summary_store.h"
 #include "utils/memutils.h"
+
+/*
+ * For so many checkpoints, an I/O error on the summary before the server's
+ * start is taken for something that passes.
+ */
+#define MAX_START_MISSES	10
+
+/* The redo points that were published last, so that readers may lag a bit. */
+#define RECENT_POINTS	4
+
+typedef struct RecentPoint
+{
+	XLogRecPtr	lsn;			/* invalid: none */
+	Lineage		lineage;
+} RecentPoint;
 
 typedef struct PublishShared
 {
@@ -39,18 +68,17 @@ typedef struct PublishShared
 	TimeLineID	start_tli;
 	pg_time_t	start_time;		/* when it was made */
 	bool		start_minimal;	/* WAL to be replayed is of wal_level minimal */
-	pg_atomic_uint32 start_checked; /* publish_check_start has run */
+	XLogRecPtr	start_rewritten;	/* pg_checksums may have been run there, on a
+									 * standby; invalid: not so */
 
-	/* What is replayed is on that timeline, from that redo point on. */
-	pg_atomic_uint32 replay_tli;
-	pg_atomic_uint64 replay_tli_since;	/* PG_UINT64_MAX: not known */
+	pg_atomic_uint32 redo_tli;	/* where redo started; 0: there was none */
+	pg_atomic_uint32 start_checked; /* publish_check_start has succeeded */
+	pg_atomic_uint32 failed;	/* the latest attempt has */
+	int			start_misses;	/* checkpoints at which it had not succeeded */
 
-	/*
-	 * What was published last.  For the process that makes checkpoints, of
-	 * which there is one at a time.
-	 */
-	XLogRecPtr	end;			/* invalid: nothing published so far */
-	Lineage		lineage;		/* at that redo point */
+	slock_t		mutex;			/* protects what follows */
+	RecentPoint recent[RECENT_POINTS];
+	int			nrecent;		/* all that were ever put there */
 
 	/* Statistics, which anyone reads. */
 	pg_atomic_uint64 published;
@@ -59,6 +87,12 @@ typedef struct PublishShared
 } PublishShared;
 
 static PublishShared *shared;
+
+/*
+ * Held exclusively while something is published, before the map's locks.  What
+ * holds it does I/O, and cannot be interrupted.
+ */
+static LWLock *publish_lock;
 
 /* Emptied after each use; made early, so that nothing can fail later. */
 static MemoryContext publish_context;
@@ -82,6 +116,9 @@ note_start(void)
 		shared->start_time = control->checkPointCopy.time;
 		shared->start_minimal = control->wal_level == WAL_LEVEL_MINIMAL &&
 			control->state != DB_SHUTDOWNED;
+		if (control->state == DB_SHUTDOWNED_IN_RECOVERY &&
+			control->data_checksum_version != 0)
+			shared->start_rewritten = control->minRecoveryPoint;
 	}
 	pfree(control);
 }
@@ -91,13 +128,14 @@ note_start(void)
  * AddinShmemInitLock held.
  */
 void
-publish_shmem_init(void)
+publish_shmem_init(LWLock *lock)
 {
 	bool		found;
 
 	if (publish_context == NULL)
 		publish_context = AllocSetContextCreate(TopMemoryContext, "ptrack publishing",
 												ALLOCSET_DEFAULT_SIZES);
+	publish_lock = lock;
 	shared = ShmemInitStruct("ptrack publishing", publish_shmem_size(), &found);
 	if (!found)
 	{
@@ -106,10 +144,90 @@ publish_shmem_init(void)
 		pg_atomic_init_u64(&shared->failures, 0);
 		pg_atomic_init_u64(&shared->last_usec, 0);
 		pg_atomic_init_u32(&shared->start_checked, 0);
-		pg_atomic_init_u32(&shared->replay_tli, 0);
-		pg_atomic_init_u64(&shared->replay_tli_since, PG_UINT64_MAX);
+		pg_atomic_init_u32(&shared->redo_tli, 0);
+		pg_atomic_init_u32(&shared->failed, 0);
+		SpinLockInit(&shared->mutex);
 		note_start();
 	}
+}
+
+/*
+ * Lineage
+ */
+
+/* The identifier after records with that sum of fingerprints. */
+static Lineage
+lineage_after(const Lineage *before, uint64 sum)
+{
+	Lineage		after = *before;
+	uint64		position;
+
+	memcpy(&position, after.id + LINEAGE_LEN / 2, sizeof(position));
+	position = pg_hton64(pg_ntoh64(position) + sum);
+	memcpy(after.id + LINEAGE_LEN / 2, &position, sizeof(position));
+	return after;
+}
+
+static void
+remember_point(XLogRecPtr lsn, const Lineage *lineage)
+{
+	RecentPoint point = {lsn, *lineage};
+
+	SpinLockAcquire(&shared->mutex);
+	shared->recent[shared->nrecent++ % RECENT_POINTS] = point;
+	SpinLockRelease(&shared->mutex);
+}
+
+/*
+ * The lineage at a redo point that the map's knowledge began at a moment ago.
+ * False if that is too long ago, or not known yet.
+ */
+bool
+publish_lineage(XLogRecPtr lsn, Lineage *lineage)
+{
+	bool		found = false;
+
+	SpinLockAcquire(&shared->mutex);
+	for (int i = 0; i < RECENT_POINTS && !found; i++)
+	{
+		found = shared->recent[i].lsn == lsn && !XLogRecPtrIsInvalid(lsn);
+		*lineage = shared->recent[i].lineage;
+	}
+	SpinLockRelease(&shared->mutex);
+	return found;
+}
+
+static bool
+find_cut(const MapSnapshot *half, XLogRecPtr lsn, const Lineage *start,
+		 Lineage *lineage)
+{
+	const MapCut *cut = &half->end;
+
+	for (int i = 0; i < half->ninner && cut->redo != lsn; i++)
+		cut = &half->inner[i];
+	if (cut->redo != lsn)
+		return false;
+	*lineage = lineage_after(start, cut->sum - half->start_sum);
+	return true;
+}
+
+/*
+ * The lineage at one of the redo points that the live map knows, given that at
+ * its start.  False if there is none at that LSN.
+ */
+bool
+publish_live_lineage(const MapSnapshot *frozen, const MapSnapshot *running,
+					 const Lineage *start, XLogRecPtr lsn, Lineage *lineage)
+{
+	Lineage		between = *start;
+
+	if (!XLogRecPtrIsInvalid(frozen->start))
+	{
+		if (find_cut(frozen, lsn, start, lineage))
+			return true;
+		between = lineage_after(start, frozen->end.sum - frozen->start_sum);
+	}
+	return find_cut(running, lsn, &between, lineage);
 }
 
 /*
@@ -117,148 +235,238 @@ publish_shmem_init(void)
  */
 
 /*
- * Can that summary be what comes before the present run of the server?  If it
- * ends at the redo point that the server started from, it must have been made
- * for the same checkpoint.  A data directory that was rolled back, while the
- * store was not, may have come to another checkpoint at the same LSN.
- *
- * In a backup that is being restored, pg_control names a later checkpoint, and
- * restartpoints do not know the time of theirs: then the LSN must do.
+ * Notes the timeline that redo starts on.  The startup process does that before
+ * it replays its first record; if another one is earlier, it sees the same.
  */
-bool
-publish_fits_start(const SummaryHeader *header)
+void
+publish_note_redo(void)
 {
-	if (header->end != shared->start_redo)
-		return true;
-	return header->tli == shared->start_tli &&
-		(header->end_time_max == 0 ||
-		 (shared->start_time >= header->end_time_min &&
-		  shared->start_time <= header->end_time_max));
+	uint32		unknown = 0;
+	TimeLineID	tli;
+
+	(void) GetXLogReplayRecPtr(&tli);
+	pg_atomic_compare_exchange_u32(&shared->redo_tli, &unknown, tli);
 }
 
-/* The summary that ends at that redo point, if there is one to be trusted. */
-static bool
-find_summary_before(XLogRecPtr redo, StoredSummary *summary, SummaryHeader *header)
+/*
+ * May a cycle end at that redo point, which is going to be replayed?
+ *
+ * - WAL of wal_level = minimal does not tell all that a transaction does after a
+ *   redo point: its cycles must stay together.
+ * - If pg_checksums was run on a standby, all its pages changed where it was shut
+ *   down.  That is noted in the first cycle, which begins earlier, and so must
+ *   last until there.
+ */
+bool
+publish_may_cut_redo(XLogRecPtr redo)
+{
+	return !shared->start_minimal && redo > shared->start_rewritten;
+}
+
+/*
+ * Can that redo point be where the present run of the server began?  If it is
+ * the one in pg_control, it must be of the same checkpoint.  A data directory
+ * that was rolled back, while the store was not, may have come to another
+ * checkpoint at the same LSN.
+ *
+ * In a backup that is being restored, pg_control names a later checkpoint, and
+ * in recovery the time of a checkpoint is not known at its redo point: then the
+ * LSN and the timeline must do.
+ */
+typedef enum Fit
+{
+	FIT_NOT,
+	FIT_PERHAPS,				/* there is no time to compare */
+	FIT_SURE,
+} Fit;
+
+static Fit
+fits_start(const RedoPoint *point, XLogRecPtr start)
+{
+	TimeLineID	tli = pg_atomic_read_u32(&shared->redo_tli);
+
+	if (point->lsn != start || point->tli != (tli ? tli : shared->start_tli))
+		return FIT_NOT;
+	if (start != shared->start_redo || point->time_max == 0)
+		return FIT_PERHAPS;
+	return shared->start_time >= point->time_min &&
+		shared->start_time <= point->time_max ? FIT_SURE : FIT_NOT;
+}
+
+/* What the summaries say about the redo point that the server started from. */
+typedef struct StartKnowledge
+{
+	bool		unreadable;		/* a summary that may know could not be read */
+	bool		ambiguous;		/* several fit as well, of different lineages */
+	Fit			fit;			/* FIT_NOT: the rest is not set */
+	RedoPoint	point;
+	StoredSummary before;		/* the summary that it is in */
+} StartKnowledge;
+
+/* Of two redo points that both may be it, the one that fits better counts. */
+static void
+learn_point(const RedoPoint *point, Fit fit, const StoredSummary *summary,
+			StartKnowledge *knowledge)
+{
+	if (fit == FIT_NOT || fit < knowledge->fit)
+		return;
+	if (fit == knowledge->fit)
+	{
+		if (memcmp(&point->lineage, &knowledge->point.lineage, sizeof(Lineage)) != 0)
+			knowledge->ambiguous = true;
+		return;
+	}
+	knowledge->ambiguous = false;
+	knowledge->fit = fit;
+	knowledge->point = *point;
+	knowledge->before = *summary;
+}
+
+static void
+learn_from(const StoredSummary *summary, XLogRecPtr start, StartKnowledge *knowledge)
+{
+	SummaryInfo info;
+	StoreVerdict verdict;
+
+	if (summary->start >= start || summary->end < start)
+		return;
+	verdict = store_check(summary, &info);
+	knowledge->unreadable |= verdict == STORE_UNREADABLE;
+	if (verdict != STORE_GOOD)
+		return;
+	for (int i = 0; i < info.npoints; i++)
+		learn_point(&info.points[i], fits_start(&info.points[i], start), summary,
+					knowledge);
+	pfree(info.points);
+}
+
+static void
+learn_start(XLogRecPtr start, StartKnowledge *knowledge)
 {
 	StoreList	list;
-	bool		found = false;
 
+	memset(knowledge, 0, sizeof(*knowledge));
 	store_list(&list);
-	for (int i = list.count - 1; i >= 0 && !found; i--)
-	{
-		*summary = list.summaries[i];
-		found = summary->end == redo && store_check(summary, header) &&
-			publish_fits_start(header);
-	}
-	pfree(list.summaries);
-	return found;
+	for (int i = 0; i < list.count; i++)
+		learn_from(&list.summaries[i], start, knowledge);
+	if (knowledge->ambiguous)
+		knowledge->fit = FIT_NOT;
 }
 
 /* What was new in a summary's range counts as new in the first cycle, too. */
 static void
 carry_from(const StoredSummary *summary)
 {
-	StoreReader reader;
+	ChangeMerge *only = change_merge_create(1);
 	ChangeItem	item;
 
-	store_open(&reader, summary);
-	while (store_next(&reader, &item))
+	if (!change_merge_add_summary(only, summary))
+		elog(ERROR, "a change summary is gone");
+	while (change_merge_next(only, &item))
 		map_note_carried(&item);
-	store_close(&reader);
+	change_merge_close(only);
 }
 
 /*
  * Completes the first cycle since the server started by what WAL does not tell.
- * To be called before the first answer is given or summary published; it does
- * something the first time only.
  *
- * - pg_checksums writes every page without a trace in the WAL.  If the cycle
- *   before was without checksums, or is not known, everything counts as
- *   changed.  When checksums are disabled, no page is written.
+ * - pg_checksums writes every page without a trace in the WAL.  If there were
+ *   no checksums at the server's start, or that is not known, everything counts
+ *   as changed.  When checksums are disabled, no page is written.
  * - With wal_level = minimal, what was carried over from the cycle before was
  *   lost in a crash, and replay does not bring it back.
+ */
+static void
+complete_first_cycle(const StartKnowledge *start)
+{
+	bool		checksums = DataChecksumsEnabled();
+
+	if (!checksums && !shared->start_minimal)
+		return;
+	if (start->fit == FIT_NOT ||
+		(checksums && (start->point.flags & POINT_CHECKSUMS) == 0))
+		map_note_everything();
+	else if (shared->start_minimal)
+		carry_from(&start->before);
+}
+
+/*
+ * Has the map know the redo point that the server started from, if nobody did
+ * that so far.  Until a record is replayed or inserted after one that this
+ * server made, it is the one in shared memory.
+ */
+static bool
+have_start(void)
+{
+	if (XLogRecPtrIsInvalid(map_get_start()))
+		map_note_start(GetRedoRecPtr());
+	if (RecoveryInProgress())
+	{
+		publish_note_redo();
+		if (pg_atomic_read_u32(&shared->redo_tli) == 0)
+			return false;
+	}
+	return !XLogRecPtrIsInvalid(map_get_start());
+}
+
+/*
+ * False if it is too early to tell, or if what there is to be known cannot be
+ * read at the moment: to go on without that would make a gap for good.  The
+ * lock is held.
+ */
+static bool
+check_start(void)
+{
+	StartKnowledge knowledge;
+	Lineage		lineage;
+	XLogRecPtr	start;
+
+	if (pg_atomic_read_u32(&shared->start_checked) != 0)
+		return true;
+	if (!have_start())
+		return false;
+
+	start = map_get_start();
+	learn_start(start, &knowledge);
+	if (knowledge.fit == FIT_NOT && knowledge.unreadable &&
+		shared->start_misses < MAX_START_MISSES)
+		return false;
+	complete_first_cycle(&knowledge);
+	if (knowledge.fit != FIT_NOT)
+		lineage = knowledge.point.lineage;
+	else if (!pg_strong_random(lineage.id, LINEAGE_LEN))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate a random lineage identifier")));
+	remember_point(start, &lineage);
+	pg_write_barrier();
+	pg_atomic_write_u32(&shared->start_checked, 1);
+	return true;
+}
+
+/*
+ * To be called before the first answer is given; does something the first time
+ * only.
  */
 void
 publish_check_start(void)
 {
-	MapStats	map;
-	StoredSummary summary;
-	SummaryHeader header;
-	bool		checksums = DataChecksumsEnabled();
+	bool		checked;
 
 	if (pg_atomic_read_u32(&shared->start_checked) != 0)
-		return;
-
-	/* No redo point since the server started: it is still that one. */
-	map_get_stats(&map);
-	if (XLogRecPtrIsInvalid(map.start))
-		map_note_start(GetRedoRecPtr());
-	map_get_stats(&map);
-
-	if (checksums || shared->start_minimal)
 	{
-		if (!find_summary_before(map.start, &summary, &header) ||
-			(checksums && (header.flags & SUMMARY_CHECKSUMS) == 0))
-			map_note_everything();
-		else if (shared->start_minimal)
-			carry_from(&summary);
-	}
-	pg_atomic_write_u32(&shared->start_checked, 1);
-}
-
-/*
- * Follows the timeline of what is replayed, in the startup process.  Each
- * checkpoint says which one its redo point is on, and a promotion which one
- * begins.
- */
-void
-publish_note_replayed(XLogReaderState *record)
-{
-	uint8		info = XLogRecGetInfo(record) & ~XLR_INFO_MASK;
-	CheckPoint	checkpoint;
-	xl_end_of_recovery promotion;
-	TimeLineID	tli;
-	XLogRecPtr	since;
-
-	if (XLogRecGetRmid(record) != RM_XLOG_ID)
+		pg_read_barrier();
 		return;
-	if (info == XLOG_CHECKPOINT_ONLINE || info == XLOG_CHECKPOINT_SHUTDOWN)
-	{
-		memcpy(&checkpoint, XLogRecGetData(record), sizeof(checkpoint));
-		tli = checkpoint.ThisTimeLineID;
-		since = checkpoint.redo;
 	}
-	else if (info == XLOG_END_OF_RECOVERY)
-	{
-		memcpy(&promotion, XLogRecGetData(record), sizeof(promotion));
-		tli = promotion.ThisTimeLineID;
-		since = record->ReadRecPtr;
-	}
-	else
-		return;
-	if (tli == pg_atomic_read_u32(&shared->replay_tli))
-		return;
-
-	/* Nobody may see one of the two without the other. */
-	pg_atomic_write_u64(&shared->replay_tli_since, PG_UINT64_MAX);
-	pg_write_barrier();
-	pg_atomic_write_u32(&shared->replay_tli, tli);
-	pg_write_barrier();
-	pg_atomic_write_u64(&shared->replay_tli_since, since);
-}
-
-/* The timeline of a redo point that was replayed; 0: not known. */
-static TimeLineID
-replayed_timeline(XLogRecPtr redo)
-{
-	uint64		since = pg_atomic_read_u64(&shared->replay_tli_since);
-	TimeLineID	tli;
-
-	pg_read_barrier();
-	tli = pg_atomic_read_u32(&shared->replay_tli);
-	pg_read_barrier();
-	return redo >= since &&
-		since == pg_atomic_read_u64(&shared->replay_tli_since) ? tli : 0;
+	LWLockAcquire(publish_lock, LW_EXCLUSIVE);
+	checked = check_start();
+	LWLockRelease(publish_lock);
+	if (!checked)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("changes are not known yet"),
+				 errdetail("Recovery has not begun, or the summary before the server's start cannot be read."),
+				 errhint("Try again in a moment.")));
 }
 
 /*
@@ -266,36 +474,36 @@ replayed_timeline(XLogRecPtr redo)
  */
 
 /*
- * Makes WAL durable up to the redo point.  A shutdown checkpoint's redo point
- * may be the first byte after a page header that is not yet written, which
- * nothing can be flushed up to; then what comes before ends with the page
- * before.
+ * Makes WAL durable up to that LSN, and so has all records before it inserted;
+ * in recovery it is.  An LSN where the next record will begin may be the first
+ * byte after a page header that is not yet written, which nothing can be flushed
+ * up to; then what comes before ends with the page before.
  */
-static void
-flush_wal(XLogRecPtr redo)
+void
+publish_flush_wal(XLogRecPtr lsn)
 {
-	uint32		header = XLogSegmentOffset(redo, wal_segment_size) < XLOG_BLCKSZ ?
+	uint32		header = XLogSegmentOffset(lsn, wal_segment_size) < XLOG_BLCKSZ ?
 		SizeOfXLogLongPHD : SizeOfXLogShortPHD;
 
-	if (redo % XLOG_BLCKSZ == header)
-		redo -= header;
-	XLogFlush(redo);
+	if (!XLogInsertAllowed())
+		return;
+	if (lsn % XLOG_BLCKSZ == header)
+		lsn -= header;
+	XLogFlush(lsn);
 }
 
-/*
- * The lineage at the start of a range: that at the end of the summary before
- * it.  None if there is no such summary.
- */
-static Lineage
-lineage_before(XLogRecPtr start)
+static RedoPoint
+redo_point(const MapCut *cut, const MapSnapshot *snapshot, const Lineage *start)
 {
-	Lineage		none = {{0}};
-	StoredSummary summary;
-	SummaryHeader header;
+	RedoPoint	point;
 
-	if (shared->end == start)
-		return shared->lineage;
-	return find_summary_before(start, &summary, &header) ? header.end_lineage : none;
+	point.lsn = cut->redo;
+	point.tli = cut->tli;
+	point.flags = DataChecksumsEnabled() ? POINT_CHECKSUMS : 0;
+	point.lineage = lineage_after(start, cut->sum - snapshot->start_sum);
+	point.time_min = cut->time_min;
+	point.time_max = cut->time_max;
+	return point;
 }
 
 static bool
@@ -304,42 +512,35 @@ next_item(void *arg, ChangeItem *item)
 	return map_snapshot_next(arg, item);
 }
 
-/*
- * Publishes a copy of a half as the summary of [its start, its end) on that
- * timeline, and returns what it is called.
- */
+/* Publishes a copy of a half as the summary of [its start, its end). */
 static bool
-publish_snapshot(MapSnapshot *snapshot, TimeLineID tli, StoredSummary *published)
+publish_snapshot(MapSnapshot *snapshot, StoredSummary *published)
 {
+	RedoPoint	inner[MAP_PASSED_CUTS];
 	SummaryHeader header = {
 		.system_identifier = GetSystemIdentifier(),
 		.start = snapshot->start,
-		.end = snapshot->end.redo,
-		.tli = tli,
 		.block_size = BLCKSZ,
 		.segment_blocks = RELSEG_SIZE,
-		.flags = (snapshot->coarse ? SUMMARY_COARSE : 0) |
-		(DataChecksumsEnabled() ? SUMMARY_CHECKSUMS : 0),
-		.start_lineage = lineage_before(snapshot->start),
-		.end_time_min = snapshot->end.time_min,
-		.end_time_max = snapshot->end.time_max,
+		.flags = snapshot->coarse ? SUMMARY_COARSE : 0,
+		.start_time = snapshot->start_time ? snapshot->start_time : shared->start_time,
+		.end_time = snapshot->end.time,
 	};
 
-	if (!pg_strong_random(header.end_lineage.id, LINEAGE_LEN))
-	{
-		ereport(WARNING,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate a random lineage identifier")));
+	if (!publish_lineage(snapshot->start, &header.start_lineage))
+		elog(ERROR, "lineage at %X/%X is not known", LSN_FORMAT_ARGS(snapshot->start));
+	header.end = redo_point(&snapshot->end, snapshot, &header.start_lineage);
+	for (int i = 0; i < snapshot->ninner; i++)
+		inner[i] = redo_point(&snapshot->inner[i], snapshot, &header.start_lineage);
+
+	publish_flush_wal(header.end.lsn);
+	if (!store_publish(&header, inner, snapshot->ninner, next_item, snapshot))
 		return false;
-	}
-	if (!store_publish(&header, next_item, snapshot))
-		return false;
-	shared->end = header.end;
-	shared->lineage = header.end_lineage;
+	remember_point(header.end.lsn, &header.end.lineage);
 	pg_atomic_fetch_add_u64(&shared->published, 1);
 	*published = (StoredSummary)
 	{
-		tli, header.start, header.end
+		header.end.tli, header.start, header.end.lsn
 	};
 	return true;
 }
@@ -355,93 +556,142 @@ no_memory(void)
 
 /* Publishes the cycle that ended, if there is one.  True: nothing is left. */
 static bool
-publish_frozen(TimeLineID tli)
+publish_frozen(void)
 {
 	MapSnapshot snapshot;
 	StoredSummary published;
 
 	if (!map_snapshot_frozen(&snapshot))
 		return XLogRecPtrIsInvalid(snapshot.start) || no_memory();
+	if (snapshot.start >= snapshot.end.redo)
+	{
+		/* It was frozen while it was published as the running one. */
+		map_release_frozen();
+		return true;
+	}
 	if (!XLogIsNeeded())
 		map_carry_new_relations(&snapshot);
-	if (!publish_snapshot(&snapshot, tli, &published))
+	if (!publish_snapshot(&snapshot, &published))
 		return false;
 	map_release_frozen();
 	store_remove_covered(&published);
+	map_snapshot_free(&snapshot);
 	return true;
 }
 
 /*
- * Publishes what the running half holds from before the redo point.  That is
- * so when the map was not cut there: because the other half was still frozen
- * then, or in recovery.  The marks that came after the redo point go along.
+ * Publishes what the running half holds from before its latest redo point, at
+ * which it was not cut because the other half was still frozen then.  The marks
+ * that came later go along.
  */
 static bool
-publish_running(const MapCut *end, TimeLineID tli)
+publish_running(XLogRecPtr redo)
 {
-	MapStats	stats;
 	MapSnapshot snapshot;
 	StoredSummary published;
 
-	map_get_stats(&stats);
-	if (stats.start >= end->redo)
-		return true;
 	if (!map_snapshot_running(&snapshot))
 		return no_memory();
-	snapshot.end = *end;
-	if (!publish_snapshot(&snapshot, tli, &published))
+	if (snapshot.start != map_get_start())
+	{
+		/* It was cut meanwhile, so that there is a frozen half again. */
+		map_snapshot_free(&snapshot);
+		return true;
+	}
+	if (snapshot.end.redo < redo)
+		elog(ERROR, "the map of changed blocks was not told of redo point %X/%X",
+			 LSN_FORMAT_ARGS(redo));
+	if (!publish_snapshot(&snapshot, &published))
 		return false;
-	map_advance_running(end->redo);
+	map_advance(&snapshot);
 	store_remove_covered(&published);
+	map_snapshot_free(&snapshot);
 	return true;
 }
 
 /*
- * At a checkpoint, the redo point is that of the latest cut, and on the
- * timeline that WAL is inserted on.
+ * Publishes all cycles that end at or before that redo point.  The startup
+ * process may make cuts meanwhile.
  */
 static bool
-publish_at_checkpoint(const MapCut *cut)
+publish_before(XLogRecPtr redo)
 {
-	TimeLineID	tli = GetWALInsertionTimeLineIfSet();
-
-	flush_wal(cut->redo);
-	return publish_frozen(tli) && publish_running(cut, tli);
+	for (;;)
+	{
+		if (!publish_frozen())
+			return false;
+		if (map_get_start() >= redo)
+			return true;
+		if (!publish_running(redo))
+			return false;
+	}
 }
 
 /*
- * At a restartpoint, the redo point is one of the primary's, which was replayed
- * some time ago; all WAL up to it is durable.  If replay has come to another
- * timeline since, the map keeps what it holds until the next one.
+ * With the lock held; may throw.  True: nothing is left to be done.  The redo
+ * point may be invalid: then this only looks at the start.
  */
 static bool
-publish_at_restartpoint(XLogRecPtr redo)
-{
-	MapCut		end = {redo, 0, 0};
-	TimeLineID	tli = replayed_timeline(redo);
-
-	return tli == 0 || publish_running(&end, tli);
-}
-
-/* May throw. */
-static bool
-publish_all(XLogRecPtr redo, int keep_minutes)
+publish_locked(XLogRecPtr redo)
 {
 	instr_time	begin;
 	instr_time	end;
-	MapCut		cut;
+	bool		done;
+	uint64		before = pg_atomic_read_u64(&shared->published);
 
 	INSTR_TIME_SET_CURRENT(begin);
-	publish_check_start();
-	map_get_last_cut(&cut);
-	if (redo == cut.redo ? !publish_at_checkpoint(&cut) :
-		!publish_at_restartpoint(redo))
-		return false;
+	if (!check_start())
+		return XLogRecPtrIsInvalid(redo);
+	done = publish_before(redo);
 	INSTR_TIME_SET_CURRENT(end);
 	INSTR_TIME_SUBTRACT(end, begin);
-	pg_atomic_write_u64(&shared->last_usec, INSTR_TIME_GET_MICROSEC(end));
-	store_expire(keep_minutes);
-	return true;
+	if (pg_atomic_read_u64(&shared->published) != before)
+		pg_atomic_write_u64(&shared->last_usec, INSTR_TIME_GET_MICROSEC(end));
+	return done;
+}
+
+/* The checkpoint goes on, so the error is no more than a warning. */
+static void
+report_as_warning(void)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(publish_context);
+	error = CopyErrorData();
+	FlushErrorState();
+	error->elevel = WARNING;
+	ThrowErrorData(error);
+}
+
+/*
+ * Publishes, and never throws: errors become warnings.  What is thrown resets
+ * the count of reasons to hold off interrupts, of which the lock is one.
+ */
+static bool
+publish_caught(XLogRecPtr redo)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	volatile bool done = false;
+	uint32		holdoff;
+
+	LWLockAcquire(publish_lock, LW_EXCLUSIVE);
+	holdoff = InterruptHoldoffCount;
+	PG_TRY();
+	{
+		MemoryContextSwitchTo(publish_context);
+		done = publish_locked(redo);
+	}
+	PG_CATCH();
+	{
+		InterruptHoldoffCount = holdoff;
+		report_as_warning();
+	}
+	PG_END_TRY();
+	LWLockRelease(publish_lock);
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(publish_context);
+	pg_atomic_write_u32(&shared->failed, done ? 0 : 1);
+	return done;
 }
 
 /*
@@ -449,33 +699,52 @@ publish_all(XLogRecPtr redo, int keep_minutes)
  * checkpoint or restartpoint that is being made.  Never throws.
  */
 void
-publish_cycles(XLogRecPtr redo, int keep_minutes)
+publish_at_checkpoint(XLogRecPtr redo)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	volatile bool done = false;
+	if (publish_caught(redo))
+		return;
+	if (pg_atomic_read_u32(&shared->start_checked) == 0)
+		shared->start_misses++;
+	pg_atomic_fetch_add_u64(&shared->failures, 1);
+	ereport(WARNING,
+			(errmsg("changed blocks up to %X/%X are not durable",
+					LSN_FORMAT_ARGS(redo)),
+			 errdetail("They are kept in memory, and ptrack tries again to publish them. If the server stops before that succeeds, changes before its next start are not known.")));
+}
 
-	PG_TRY();
-	{
-		MemoryContextSwitchTo(publish_context);
-		done = publish_all(redo, keep_minutes);
-	}
-	PG_CATCH();
-	{
-		EmitErrorReport();
-		FlushErrorState();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(caller);
-	MemoryContextReset(publish_context);
+/*
+ * Up to which redo point there are cycles that the worker should publish; if
+ * there is none, invalid.  In recovery these are all that the map was cut after.
+ * Otherwise they are checkpoints', which see to it themselves unless the latest
+ * attempt failed.
+ */
+static XLogRecPtr
+left_over(void)
+{
+	MapSnapshot frozen;
+	MapSnapshot running;
 
-	if (!done)
-	{
-		pg_atomic_fetch_add_u64(&shared->failures, 1);
-		ereport(WARNING,
-				(errmsg("changed blocks up to %X/%X are not durable",
-						LSN_FORMAT_ARGS(redo)),
-				 errdetail("They are kept in memory, and the next checkpoint tries again to publish them. If the server stops before that succeeds, changes before its next start are not known.")));
-	}
+	if (!RecoveryInProgress() && pg_atomic_read_u32(&shared->failed) == 0)
+		return InvalidXLogRecPtr;
+	map_get_cuts(&frozen, &running);
+	if (!RecoveryInProgress() && !XLogRecPtrIsInvalid(running.end.redo))
+		return running.end.redo;
+	return XLogRecPtrIsInvalid(frozen.start) ? InvalidXLogRecPtr : frozen.end.redo;
+}
+
+/*
+ * For ptrack's worker: publishes cycles that ended in recovery, or that could
+ * not be published before.  Also does what publish_check_start does, as soon as
+ * that is possible.  Never throws.
+ */
+void
+publish_in_background(void)
+{
+	XLogRecPtr	redo = left_over();
+
+	if (!XLogRecPtrIsInvalid(redo) ||
+		pg_atomic_read_u32(&shared->start_checked) == 0)
+		(void) publish_caught(redo);
 }
 
 void

@@ -5,8 +5,9 @@
 #ifndef PTRACK_PUBLISH_H
 #define PTRACK_PUBLISH_H
 
-#include "access/xlogreader.h"
 #include "common/summary_format.h"
+#include "ptrack_map.h"
+#include "storage/lwlock.h"
 
 /* What pg_stat_ptrack shows of publishing, since the server started. */
 typedef struct PublishStats
@@ -17,12 +18,21 @@ typedef struct PublishStats
 } PublishStats;
 
 extern Size publish_shmem_size(void);
-extern void publish_shmem_init(void);
+extern void publish_shmem_init(LWLock *lock);
 
+extern void publish_note_redo(void);
+extern bool publish_may_cut_redo(XLogRecPtr redo);
 extern void publish_check_start(void);
-extern void publish_note_replayed(XLogReaderState *record);
-extern bool publish_fits_start(const SummaryHeader *header);
-extern void publish_cycles(XLogRecPtr redo, int keep_minutes);
+extern void publish_flush_wal(XLogRecPtr lsn);
+extern void publish_at_checkpoint(XLogRecPtr redo);
+extern void publish_in_background(void);
+
+extern bool publish_lineage(XLogRecPtr lsn, Lineage *lineage);
+extern bool publish_live_lineage(const MapSnapshot *frozen,
+								 const MapSnapshot *running,
+								 const Lineage *start, XLogRecPtr lsn,
+								 Lineage *lineage);
+
 extern void publish_get_stats(PublishStats *stats);
 
 #endif							/* PTRACK_PUBLISH_H */

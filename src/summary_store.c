@@ -12,9 +12,10 @@
  * written again.  Nothing else tells what is known: coverage is worked out
  * from the names, and from the contents that confirm them, each time.
  *
- * Only the process that makes checkpoints writes here; anyone may read at any
- * time.  What is called by the former reports its problems as warnings and
- * returns, for it must not fail a checkpoint.
+ * The process that makes checkpoints and ptrack's worker write here; anyone may
+ * read at any time, and must expect a file to be gone.  What the writers call
+ * reports its problems as warnings and returns, for it must not fail a
+ * checkpoint.
  */
 #include "postgres.h"
 
@@ -99,6 +100,64 @@ add_summary(StoreList *list, const StoredSummary *summary, int *room)
 	list->summaries[list->count++] = *summary;
 }
 
+static void
+add_file(StoreList *list, const char *name, int *room)
+{
+	StoredSummary summary;
+
+	if (parse_summary_name(name, &summary))
+		add_summary(list, &summary, room);
+	else if (name[0] != '.' && !has_suffix(name, TEMPORARY_SUFFIX))
+		ereport(WARNING,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("ignoring file \"%s/%s\": its name is not that of a change summary",
+						STORE_DIRECTORY, name)));
+}
+
+/* Adds what a directory holds; false, with errno, if it cannot be read. */
+static bool
+add_files(StoreList *list, DIR *dir)
+{
+	int			room = 64;
+	struct dirent *de;
+
+	list->summaries = palloc_array(StoredSummary, room);
+	while (errno = 0, (de = readdir(dir)) != NULL)
+		add_file(list, de->d_name, &room);
+	return errno == 0;
+}
+
+/*
+ * Lists the summaries, or reports at that level that it cannot be done; then
+ * the list is empty.  The directory is closed before: the callers include
+ * processes that have no transaction to clean up after them.
+ */
+static bool
+list_summaries(StoreList *list, int elevel)
+{
+	DIR		   *dir = AllocateDir(STORE_DIRECTORY);
+	bool		good = dir != NULL || errno == ENOENT;
+	int			error = errno;
+
+	list->summaries = NULL;
+	list->count = 0;
+	if (dir)
+	{
+		good = add_files(list, dir);
+		error = errno;
+		FreeDir(dir);
+		qsort(list->summaries, list->count, sizeof(StoredSummary), summary_cmp);
+	}
+	if (good)
+		return true;
+	list->count = 0;
+	errno = error;
+	ereport(elevel,
+			(errcode_for_file_access(),
+			 errmsg("could not read directory \"%s\": %m", STORE_DIRECTORY)));
+	return false;
+}
+
 /*
  * Lists the summaries by their names, in palloc'd memory.  A directory that
  * does not exist holds none.  Files that do not belong there are warned of.
@@ -106,28 +165,7 @@ add_summary(StoreList *list, const StoredSummary *summary, int *room)
 void
 store_list(StoreList *list)
 {
-	int			room = 64;
-	DIR		   *dir = AllocateDir(STORE_DIRECTORY);
-	struct dirent *de;
-
-	list->summaries = palloc_array(StoredSummary, room);
-	list->count = 0;
-	if (dir == NULL && errno == ENOENT)
-		return;
-	while ((de = ReadDir(dir, STORE_DIRECTORY)) != NULL)
-	{
-		StoredSummary summary;
-
-		if (parse_summary_name(de->d_name, &summary))
-			add_summary(list, &summary, &room);
-		else if (de->d_name[0] != '.' && !has_suffix(de->d_name, TEMPORARY_SUFFIX))
-			ereport(WARNING,
-					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("ignoring file \"%s/%s\": its name is not that of a change summary",
-							STORE_DIRECTORY, de->d_name)));
-	}
-	FreeDir(dir);
-	qsort(list->summaries, list->count, sizeof(StoredSummary), summary_cmp);
+	(void) list_summaries(list, ERROR);
 }
 
 /*
@@ -152,6 +190,20 @@ store_bytes(const StoreList *list)
 					 errmsg("could not stat file \"%s\": %m", path)));
 	}
 	return bytes;
+}
+
+/*
+ * How many seconds ago a summary was published; 0 if that cannot be told.
+ */
+time_t
+store_age(const StoredSummary *summary)
+{
+	char		path[STORE_PATH_LEN];
+	struct stat st;
+	time_t		now = time(NULL);
+
+	summary_path(path, summary);
+	return stat(path, &st) == 0 && st.st_mtime < now ? now - st.st_mtime : 0;
 }
 
 /*
@@ -191,23 +243,49 @@ store_write(void *arg, const void *data, size_t len)
 	return true;
 }
 
-/* Writes a whole summary and makes it durable; errno says why it could not. */
+/* Writes what a summary consists of; false if that failed. */
+static bool
+write_contents(StoreWriter *target, const SummaryHeader *header,
+			   const RedoPoint *points, int npoints,
+			   store_next_fn next, void *arg)
+{
+	SummaryWriter writer;
+	ChangeItem	item;
+
+	summary_write_begin(&writer, store_write, target, header);
+	for (int i = 0; i < npoints; i++)
+		summary_write_point(&writer, &points[i]);
+	while (!writer.failed && next(arg, &item))
+		summary_write_item(&writer, &item);
+	return summary_write_end(&writer);
+}
+
+/*
+ * Writes a whole summary and makes it durable; errno says why it could not.
+ * What next throws goes on from here, after the file is closed and removed.
+ */
 static bool
 write_summary(const char *path, const SummaryHeader *header,
+			  const RedoPoint *points, int npoints,
 			  store_next_fn next, void *arg)
 {
 	StoreWriter target = {0};
-	SummaryWriter writer;
-	ChangeItem	item;
-	bool		written;
+	volatile bool written = false;
 
 	target.fd = BasicOpenFile(path, O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
 	if (target.fd < 0)
 		return false;
-	summary_write_begin(&writer, store_write, &target, header);
-	while (!writer.failed && next(arg, &item))
-		summary_write_item(&writer, &item);
-	written = summary_write_end(&writer);
+	PG_TRY();
+	{
+		written = write_contents(&target, header, points, npoints, next, arg);
+	}
+	PG_CATCH();
+	{
+		close(target.fd);
+		unlink(path);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	if (written && pg_fsync(target.fd) != 0)
 	{
 		target.error = errno;
@@ -236,23 +314,26 @@ make_store_directory(void)
 }
 
 /*
- * Publishes one summary, atomically and durably.  Returns false after a
- * warning when that failed; then there is no such summary, and no other file.
+ * Publishes one summary, atomically and durably, with the redo points inside
+ * its range.  Returns false after a warning when that failed; then there is no
+ * such summary, and no other file.  What next throws is passed on.
  *
- * The caller has made sure that WAL is durable up to the end of its range.
+ * The caller has made sure that WAL is durable up to the end of its range.  Two
+ * processes may publish at the same time.
  */
 bool
-store_publish(const SummaryHeader *header, store_next_fn next, void *arg)
+store_publish(const SummaryHeader *header, const RedoPoint *points, int npoints,
+			  store_next_fn next, void *arg)
 {
-	StoredSummary summary = {header->tli, header->start, header->end};
+	StoredSummary summary = {header->end.tli, header->start, header->end.lsn};
 	char		path[STORE_PATH_LEN];
-	char		temporary[STORE_PATH_LEN + sizeof(TEMPORARY_SUFFIX)];
+	char		temporary[STORE_PATH_LEN + 16];
 
 	summary_path(path, &summary);
-	snprintf(temporary, sizeof(temporary), "%s%s", path, TEMPORARY_SUFFIX);
+	snprintf(temporary, sizeof(temporary), "%s.%d" TEMPORARY_SUFFIX, path, MyProcPid);
 	if (!make_store_directory())
 		return false;
-	if (!write_summary(temporary, header, next, arg))
+	if (!write_summary(temporary, header, points, npoints, next, arg))
 	{
 		ereport(WARNING,
 				(errcode_for_file_access(),
@@ -260,9 +341,16 @@ store_publish(const SummaryHeader *header, store_next_fn next, void *arg)
 		unlink(temporary);
 		return false;
 	}
-	if (durable_rename(temporary, path, WARNING) != 0)
+	if (rename(temporary, path) != 0)
 	{
+		ereport(WARNING,
+				(errcode_for_file_access(),
+				 errmsg("could not rename file \"%s\" to \"%s\": %m", temporary, path)));
 		unlink(temporary);
+		return false;
+	}
+	if (fsync_fname_ext(STORE_DIRECTORY, true, false, WARNING) != 0)
+	{
 		unlink(path);
 		return false;
 	}
@@ -275,15 +363,32 @@ store_publish(const SummaryHeader *header, store_next_fn next, void *arg)
  * Removing
  */
 
-static void
+/* Returns whether it is gone. */
+static bool
 remove_file(const char *path)
 {
 	if (unlink(path) == 0)
 		ereport(DEBUG1, (errmsg_internal("removed \"%s\"", path)));
 	else if (errno != ENOENT)
+	{
 		ereport(WARNING,
 				(errcode_for_file_access(),
 				 errmsg("could not remove file \"%s\": %m", path)));
+		return false;
+	}
+	return true;
+}
+
+/*
+ * Removes a summary.  Returns whether it is gone.
+ */
+bool
+store_remove(const StoredSummary *summary)
+{
+	char		path[STORE_PATH_LEN];
+
+	summary_path(path, summary);
+	return remove_file(path);
 }
 
 /*
@@ -296,45 +401,15 @@ store_remove_covered(const StoredSummary *by)
 {
 	StoreList	list;
 
-	store_list(&list);
+	(void) list_summaries(&list, WARNING);
 	for (int i = 0; i < list.count; i++)
 	{
 		const StoredSummary *summary = &list.summaries[i];
-		char		path[STORE_PATH_LEN];
 
-		if (summary->tli != by->tli || summary->start < by->start ||
-			summary->end > by->end || summary_cmp(summary, by) == 0)
-			continue;
-		summary_path(path, summary);
-		remove_file(path);
+		if (summary->tli == by->tli && summary->start >= by->start &&
+			summary->end <= by->end && summary_cmp(summary, by) != 0)
+			(void) store_remove(summary);
 	}
-	pfree(list.summaries);
-}
-
-/*
- * Removes summaries that were published longer ago than that, oldest first, so
- * that what is left has no gap that was not there before.
- */
-void
-store_expire(int keep_minutes)
-{
-	StoreList	list;
-	time_t		horizon = time(NULL) - (time_t) keep_minutes * 60;
-
-	if (keep_minutes == 0)
-		return;
-	store_list(&list);
-	for (int i = 0; i < list.count; i++)
-	{
-		char		path[STORE_PATH_LEN];
-		struct stat st;
-
-		summary_path(path, &list.summaries[i]);
-		if (stat(path, &st) != 0 || st.st_mtime >= horizon)
-			break;
-		remove_file(path);
-	}
-	pfree(list.summaries);
 }
 
 /* Removes the files of the store that have that suffix; NULL means all. */
@@ -354,7 +429,7 @@ remove_files(const char *suffix)
 			(suffix && !has_suffix(de->d_name, suffix)))
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", STORE_DIRECTORY, de->d_name);
-		remove_file(path);
+		(void) remove_file(path);
 	}
 	if (dir)
 		FreeDir(dir);
@@ -416,12 +491,25 @@ header_problem(const SummaryHeader *header, const StoredSummary *summary)
 		return "belongs to another server: its system identifier differs";
 	if (header->block_size != BLCKSZ || header->segment_blocks != RELSEG_SIZE)
 		return "was written by a server with another block or segment size";
-	if (header->start != summary->start || header->end != summary->end ||
-		header->tli != summary->tli)
+	if (header->start != summary->start || header->end.lsn != summary->end ||
+		header->end.tli != summary->tli)
 		return "is of another range than its name says";
-	if (header->start >= header->end)
+	if (header->start >= header->end.lsn)
 		return "has an empty range";
 	return NULL;
+}
+
+static void
+add_point(SummaryInfo *info, const RedoPoint *point, int *room)
+{
+	if (info->npoints == *room)
+	{
+		*room = Max(*room * 2, 4);
+		info->points = info->points ?
+			repalloc_array(info->points, RedoPoint, *room) :
+			palloc_array(RedoPoint, *room);
+	}
+	info->points[info->npoints++] = *point;
 }
 
 /*
@@ -429,16 +517,26 @@ header_problem(const SummaryHeader *header, const StoredSummary *summary)
  * name says, else what is wrong with it; then errno says more, or is 0.
  */
 static const char *
-read_through(StoreReader *reader, const StoredSummary *summary, SummaryHeader *header)
+read_through(StoreReader *reader, const StoredSummary *summary, SummaryInfo *info)
 {
 	ChangeItem	item;
+	SummaryResult result = SUMMARY_BAD;
+	int			room = 0;
 
 	errno = 0;
-	if (summary_read_begin(&reader->reader, store_read, reader, header))
-		while (summary_read_item(&reader->reader, &item) == SUMMARY_ITEM)
-			 /* only the end result counts */ ;
-	if (reader->reader.problem == NULL)
-		return header_problem(header, summary);
+	if (summary_read_begin(&reader->reader, store_read, reader, &info->header))
+	{
+		while ((result = summary_read_item(&reader->reader, &item)) > SUMMARY_END)
+		{
+			if (result == SUMMARY_POINT)
+				add_point(info, &reader->reader.point, &room);
+		}
+	}
+	if (result == SUMMARY_END)
+	{
+		add_point(info, &info->header.end, &room);
+		return header_problem(&info->header, summary);
+	}
 	if (!reader->reader.read_failed)
 		errno = 0;
 	return reader->reader.problem;
@@ -446,50 +544,60 @@ read_through(StoreReader *reader, const StoredSummary *summary, SummaryHeader *h
 
 /*
  * Tells whether a summary is what its name says, and undamaged, and returns
- * its header.  If not, warns of it, unless it just does not exist any more.
+ * what it says of itself, in palloc'd memory.  If not, warns of it, unless it
+ * just does not exist any more.
  */
-bool
-store_check(const StoredSummary *summary, SummaryHeader *header)
+StoreVerdict
+store_check(const StoredSummary *summary, SummaryInfo *info)
 {
 	StoreReader reader;
 	const char *problem = "cannot be opened";
+	StoreVerdict verdict;
 	int			error;
 
+	info->points = NULL;
+	info->npoints = 0;
 	if (open_file(&reader, summary))
-		problem = read_through(&reader, summary, header);
+		problem = read_through(&reader, summary, info);
 	error = errno;
 	store_close(&reader);
 	if (problem == NULL)
-		return true;
-	if (error != ENOENT)
-	{
-		errno = error;
-		ereport(WARNING,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("ignoring change summary \"%s\": it %s", reader.path, problem),
-				 error ? errdetail("The operating system says: %m.") : 0));
-	}
-	return false;
+		return STORE_GOOD;
+	if (error == ENOENT)
+		return STORE_GONE;
+	verdict = error ? STORE_UNREADABLE : STORE_BAD;
+	errno = error;
+	ereport(WARNING,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("ignoring change summary \"%s\": it %s", reader.path, problem),
+			 error ? errdetail("The operating system says: %m.") : 0));
+	return verdict;
 }
 
 /*
- * Opens a summary that store_check approved of, to read its items.  The file
- * stays open beyond an error: whoever calls this arranges for store_close.
+ * Opens a summary that store_check approved of, to read its items.  Returns
+ * false if it does not exist any more.  The file stays open beyond an error:
+ * whoever calls this arranges for store_close.
  */
-void
+bool
 store_open(StoreReader *reader, const StoredSummary *summary)
 {
 	SummaryHeader header;
 
 	if (!open_file(reader, summary))
+	{
+		if (errno == ENOENT)
+			return false;
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not open file \"%s\": %m", reader->path)));
+	}
 	if (!summary_read_begin(&reader->reader, store_read, reader, &header))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("change summary \"%s\" %s", reader->path,
 						reader->reader.problem)));
+	return true;
 }
 
 /*
@@ -499,8 +607,12 @@ store_open(StoreReader *reader, const StoredSummary *summary)
 bool
 store_next(StoreReader *reader, ChangeItem *item)
 {
-	SummaryResult result = summary_read_item(&reader->reader, item);
+	SummaryResult result;
 
+	do
+	{
+		result = summary_read_item(&reader->reader, item);
+	} while (result == SUMMARY_POINT);
 	if (result == SUMMARY_BAD)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),

@@ -28,6 +28,23 @@ typedef struct StoreList
 	int			count;
 } StoreList;
 
+/* What a summary says of itself, once it was found undamaged. */
+typedef struct SummaryInfo
+{
+	SummaryHeader header;
+	RedoPoint  *points;			/* after its start, ascending; the last is its
+								 * end */
+	int			npoints;
+} SummaryInfo;
+
+typedef enum StoreVerdict
+{
+	STORE_GOOD,
+	STORE_BAD,					/* damaged, or not what its name says */
+	STORE_UNREADABLE,			/* it may be good, but there was an I/O error */
+	STORE_GONE,					/* there is no such file any more */
+} StoreVerdict;
+
 /* A summary that is being read. */
 typedef struct StoreReader
 {
@@ -42,14 +59,16 @@ typedef bool (*store_next_fn) (void *arg, ChangeItem *item);
 
 extern void store_list(StoreList *list);
 extern uint64 store_bytes(const StoreList *list);
-extern bool store_publish(const SummaryHeader *header, store_next_fn next, void *arg);
-extern void store_expire(int keep_minutes);
+extern time_t store_age(const StoredSummary *summary);
+extern bool store_publish(const SummaryHeader *header, const RedoPoint *points,
+						  int npoints, store_next_fn next, void *arg);
+extern bool store_remove(const StoredSummary *summary);
 extern void store_remove_covered(const StoredSummary *by);
 extern void store_remove_all(void);
 extern void store_remove_temporary(void);
 
-extern bool store_check(const StoredSummary *summary, SummaryHeader *header);
-extern void store_open(StoreReader *reader, const StoredSummary *summary);
+extern StoreVerdict store_check(const StoredSummary *summary, SummaryInfo *info);
+extern bool store_open(StoreReader *reader, const StoredSummary *summary);
 extern bool store_next(StoreReader *reader, ChangeItem *item);
 extern void store_close(StoreReader *reader);
 

@@ -1,10 +1,7 @@
 # The changes that ptrack notes as WAL is inserted are those that core's WAL
 # summarizer reads back from WAL, for each range between two redo points.
 #
-# Blocks that only one of them names are accounted for one by one: core forgets
-# blocks at or past a limit block, ptrack keeps them (the limit block says all
-# there is to say); and core does not know the page of the visibility map that
-# a truncation changes in place.
+# Blocks that only one of them names are accounted for one by one, and counted.
 
 use strict;
 use warnings FATAL => 'all';
@@ -60,7 +57,10 @@ CREATE FUNCTION fill_docs(lo int, hi int) RETURNS void LANGUAGE sql AS $$
 	ON CONFLICT (id) DO UPDATE SET n = excluded.n + 1 $$;
 EOF
 
+# The redo points, and what changed between each and the next one: asked for at
+# once, since a range that ends inside of merged summaries is widened.
 my @redo = (checkpoint($node));
+my @ours;
 
 # Each entry is what happens in one cycle.
 my @cycles = (
@@ -118,74 +118,28 @@ SELECT fill_docs(9000, 9200); COMMIT;
 EOF
 	push @redo, checkpoint($node);
 	$session->quit;
+	push @ours, changed_blocks($node, @redo[ -2, -1 ]);
 }
 push @redo, checkpoint($node);
+push @ours, changed_blocks($node, @redo[ -2, -1 ]);
 cmp_ok(scalar(@redo), '>', 20, 'more than 20 checkpoints: ' . scalar(@redo));
 
 $node->poll_query_until('postgres', <<"EOF") or die 'the WAL summarizer lags';
 SELECT max(end_lsn) >= '$redo[-1]' FROM pg_available_wal_summaries()
 EOF
 
-# The comparison, by SQL: one row for each block that the two disagree on, with
-# what is known about the limits, and one with the numbers.
-sub compare
-{
-	my ($start, $end) = @_;
-	my $rows = $node->safe_psql('postgres', <<"EOF");
-CREATE TEMP TABLE ours AS SELECT * FROM ptrack_changed_blocks('$start', '$end');
-CREATE TEMP TABLE core AS
-SELECT DISTINCT c.* FROM pg_available_wal_summaries() s,
-	LATERAL pg_wal_summary_contents(s.tli, s.start_lsn, s.end_lsn) c
-WHERE s.start_lsn >= '$start' AND s.end_lsn <= '$end' AND c.relforknumber <> 1;
--- In a union of ranges, the least limit is the one that counts.
-DELETE FROM core c USING core d WHERE c.is_limit_block AND d.is_limit_block
-	AND (c.relfilenode, c.reltablespace, c.reldatabase, c.relforknumber)
-	  = (d.relfilenode, d.reltablespace, d.reldatabase, d.relforknumber)
-	AND c.relblocknumber > d.relblocknumber;
-SELECT 'core', * FROM (TABLE core EXCEPT TABLE ours) x;
-SELECT 'ours', x.*, l.relblocknumber FROM (TABLE ours EXCEPT TABLE core) x
-LEFT JOIN ours l ON l.is_limit_block
-	AND (l.relfilenode, l.reltablespace, l.reldatabase, l.relforknumber)
-	  = (x.relfilenode, x.reltablespace, x.reldatabase, x.relforknumber);
-SELECT 'count', count(*) FILTER (WHERE NOT is_limit_block),
-	count(*) FILTER (WHERE is_limit_block) FROM ours;
-EOF
-	return map { [ split /\|/ ] } split /\n/, $rows;
-}
-
-my %total = (blocks => 0, limits => 0, truncated => 0, vm_tail => 0);
-
+my %total;
 sub check_range
 {
-	my ($start, $end) = @_;
-	my @unexplained;
+	my ($start, $end, $ours) = @_;
 
-	for my $row (compare($start, $end))
-	{
-		my ($who, @rest) = @$row;
-
-		if ($who eq 'count')
-		{
-			$total{blocks} += $rest[0];
-			$total{limits} += $rest[1];
-			next;
-		}
-		my ($rel, $space, $db, $fork, $block, $is_limit, $limit) = @rest;
-		if ($who eq 'ours' && $is_limit eq 'f' && defined $limit && $limit ne '')
-		{
-			if ($block >= $limit) { $total{truncated}++; next; }
-			if ($fork == 2 && $block == $limit - 1) { $total{vm_tail}++; next; }
-		}
-		push @unexplained, join('|', map { $_ // '' } @$row);
-	}
-	is("@unexplained", '', "from $start to $end");
+	is(join(' ', differences_from_core($ours, core_blocks($node, $start, $end), \%total)), '', "from $start to $end");
 	return;
 }
 
-check_range($redo[ $_ - 1 ], $redo[$_]) for 1 .. $#redo;
+check_range($redo[ $_ - 1 ], $redo[$_], $ours[ $_ - 1 ]) for 1 .. $#redo;
 my %by_cycle = %total;
-check_range($redo[0], $redo[-1]);
-check_range($redo[5], $redo[15]);
+check_range($_, $redo[-1], changed_blocks($node, $_, $redo[-1])) for @redo[ 0, 15 ];
 
 diag(sprintf '%d ranges: %d blocks and %d limit blocks compared; '
 	  . '%d blocks only here were truncated away, %d are pages of the visibility map that a truncation changed in place',

@@ -12,14 +12,6 @@ use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
 
-sub lines_missing
-{
-	my ($from, $in) = @_;
-	my %in = map { $_ => 1 } split /\n/, $in;
-
-	return join ' ', grep { !$in{$_} } split /\n/, $from;
-}
-
 # How many changed blocks are on disk with a change since that LSN: the first
 # eight bytes of a page are the LSN of its last change, as two words.
 sub blocks_on_disk

@@ -16,28 +16,6 @@ $primary->safe_psql('postgres', 'CREATE TABLE t AS SELECT i FROM generate_series
 my $init = $primary->safe_psql('postgres', 'SELECT ptrack_init_lsn()');
 my $start = checkpoint($primary);
 
-sub new_standby
-{
-	my ($name, $of) = @_;
-	my $standby = PostgreSQL::Test::Cluster->new($name);
-
-	$of->backup($name);
-	$standby->init_from_backup($of, $name, has_streaming => 1);
-	$standby->start;
-	return $standby;
-}
-
-# Waits until the standby has replayed everything.  What a query changed, by
-# pruning, is not written until something is committed after it.
-sub catch_up
-{
-	my ($standby, $of) = @_;
-
-	$of->safe_psql('postgres', "SELECT pg_logical_emit_message(true, 'ptrack', '')");
-	$of->wait_for_catchup($standby);
-	return;
-}
-
 # Everything that the primary knows to have changed, the standby knows.
 sub knows_all
 {
@@ -49,16 +27,6 @@ sub knows_all
 	%here = map { $_ => 1 } split /\n/, changed_blocks($standby, $since);
 	is(join(' ', grep { !$here{$_} } split /\n/, $known), '', "$name: nothing is missing");
 	is($standby->safe_psql('postgres', 'SELECT ptrack_init_lsn()'), $init, "$name: coverage begins where it did");
-	return;
-}
-
-sub restartpoint
-{
-	my ($standby, $of) = @_;
-
-	checkpoint($of);
-	catch_up($standby, $of);
-	$standby->safe_psql('postgres', 'CHECKPOINT');
 	return;
 }
 

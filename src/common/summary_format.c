@@ -4,7 +4,7 @@
  *
  * All numbers are little-endian; u16, u32 and u64 name their width in bits.
  *
- * Header, 96 bytes:
+ * Header, 112 bytes:
  *
  *		 0	char[4]	magic, "PTCS"
  *		 4	u16		format version, 1
@@ -23,6 +23,14 @@
  *		88	u64		greatest value that pg_control can have for the time of the
  *					checkpoint of the end LSN, in seconds since 1970; both zero:
  *					not known
+ *		96	u64		when the server came to the start LSN, and
+ *	   104	u64		to the end LSN, in seconds since 1970; zero: not known
+ *
+ * Redo points inside the range, of cycles that were merged, in ascending order
+ * of LSN.  Each begins with a tag byte:
+ *
+ *		6	redo point: u64 LSN, u32 timeline, u32 flags (2 as above), 16 bytes
+ *			lineage identifier, u64 least and u64 greatest time, as above
  *
  * Items, in ascending order of (tablespace, database, relation, fork, piece),
  * none twice.  Each begins with a tag byte:
@@ -42,7 +50,7 @@
  *			first), which is at least 1: seven bits to a byte, least
  *			significant first, the high bit set in all bytes but the last.
  *		0	end of the items: u64 number of items, u32 CRC-32C of everything
- *			before.  Nothing follows.
+ *			before.  Nothing follows.  Redo points count as items here.
  *
  * Of the four ways to write a piece the writer takes the shortest.  Readers
  * accept nothing but what is described here: a file that says more was written
@@ -59,7 +67,8 @@
 
 #define SUMMARY_MAGIC		"PTCS"
 #define SUMMARY_VERSION		1
-#define SUMMARY_HEADER_LEN	96
+#define SUMMARY_HEADER_LEN	112
+#define POINT_LEN			48
 
 typedef enum ItemTag
 {
@@ -69,6 +78,7 @@ typedef enum ItemTag
 	TAG_BITMAP = 3,
 	TAG_LIST = 4,
 	TAG_RUNS = 5,
+	TAG_POINT = 6,
 } ItemTag;
 
 /* The longest item: tag, distance, bitmap. */
@@ -163,16 +173,37 @@ summary_write_begin(SummaryWriter *writer, summary_write_fn write, void *arg,
 	put_u16(bytes + 6, SUMMARY_HEADER_LEN);
 	put_u64(bytes + 8, header->system_identifier);
 	put_u64(bytes + 16, header->start);
-	put_u64(bytes + 24, header->end);
-	put_u32(bytes + 32, header->tli);
+	put_u64(bytes + 24, header->end.lsn);
+	put_u32(bytes + 32, header->end.tli);
 	put_u32(bytes + 36, header->block_size);
 	put_u32(bytes + 40, header->segment_blocks);
-	put_u32(bytes + 44, header->flags);
+	put_u32(bytes + 44, header->flags | header->end.flags);
 	memcpy(bytes + 48, header->start_lineage.id, LINEAGE_LEN);
-	memcpy(bytes + 64, header->end_lineage.id, LINEAGE_LEN);
-	put_u64(bytes + 80, (uint64) header->end_time_min);
-	put_u64(bytes + 88, (uint64) header->end_time_max);
+	memcpy(bytes + 64, header->end.lineage.id, LINEAGE_LEN);
+	put_u64(bytes + 80, (uint64) header->end.time_min);
+	put_u64(bytes + 88, (uint64) header->end.time_max);
+	put_u64(bytes + 96, (uint64) header->start_time);
+	put_u64(bytes + 104, (uint64) header->end_time);
 	writer_put(writer, bytes, sizeof(bytes));
+}
+
+/*
+ * Adds a redo point inside the range.  They must come in ascending order,
+ * before any item.
+ */
+void
+summary_write_point(SummaryWriter *writer, const RedoPoint *point)
+{
+	uint8		bytes[1 + POINT_LEN] = {TAG_POINT};
+
+	put_u64(bytes + 1, point->lsn);
+	put_u32(bytes + 9, point->tli);
+	put_u32(bytes + 13, point->flags);
+	memcpy(bytes + 17, point->lineage.id, LINEAGE_LEN);
+	put_u64(bytes + 33, (uint64) point->time_min);
+	put_u64(bytes + 41, (uint64) point->time_max);
+	writer_put(writer, bytes, sizeof(bytes));
+	writer->items++;
 }
 
 static uint8 *
@@ -397,21 +428,55 @@ summary_read_begin(SummaryReader *reader, summary_read_fn read, void *arg,
 	if (get_u16(p + 4) != SUMMARY_VERSION)
 		return reader_fail(reader, "has a format version that is not known");
 	if (get_u16(p + 6) != SUMMARY_HEADER_LEN ||
-		(get_u32(p + 44) & ~SUMMARY_ALL_FLAGS) != 0)
+		(get_u32(p + 44) & ~(SUMMARY_COARSE | POINT_CHECKSUMS)) != 0)
 		return reader_fail(reader, "has a damaged header");
 
 	header->system_identifier = get_u64(p + 8);
 	header->start = get_u64(p + 16);
-	header->end = get_u64(p + 24);
-	header->tli = get_u32(p + 32);
+	header->end.lsn = get_u64(p + 24);
+	header->end.tli = get_u32(p + 32);
 	header->block_size = get_u32(p + 36);
 	header->segment_blocks = get_u32(p + 40);
-	header->flags = get_u32(p + 44);
+	header->flags = get_u32(p + 44) & SUMMARY_COARSE;
+	header->end.flags = get_u32(p + 44) & POINT_CHECKSUMS;
 	memcpy(header->start_lineage.id, p + 48, LINEAGE_LEN);
-	memcpy(header->end_lineage.id, p + 64, LINEAGE_LEN);
-	header->end_time_min = (int64) get_u64(p + 80);
-	header->end_time_max = (int64) get_u64(p + 88);
+	memcpy(header->end.lineage.id, p + 64, LINEAGE_LEN);
+	header->end.time_min = (int64) get_u64(p + 80);
+	header->end.time_max = (int64) get_u64(p + 88);
+	header->start_time = (int64) get_u64(p + 96);
+	header->end_time = (int64) get_u64(p + 104);
+	reader->point.lsn = header->start;
+	reader->end = header->end.lsn;
 	return true;
+}
+
+static SummaryResult
+read_point(SummaryReader *reader)
+{
+	const uint8 *p = reader_take(reader, POINT_LEN);
+	XLogRecPtr	lsn;
+
+	if (p == NULL)
+		return SUMMARY_BAD;
+	lsn = get_u64(p);
+	if (reader->have_entry || lsn <= reader->point.lsn || lsn >= reader->end)
+	{
+		reader_fail(reader, "has redo points out of order");
+		return SUMMARY_BAD;
+	}
+	reader->point.lsn = lsn;
+	reader->point.tli = get_u32(p + 8);
+	reader->point.flags = get_u32(p + 12);
+	if ((reader->point.flags & ~POINT_CHECKSUMS) != 0)
+	{
+		reader_fail(reader, "has a redo point with unknown flags");
+		return SUMMARY_BAD;
+	}
+	memcpy(reader->point.lineage.id, p + 16, LINEAGE_LEN);
+	reader->point.time_min = (int64) get_u64(p + 32);
+	reader->point.time_max = (int64) get_u64(p + 40);
+	reader->items++;
+	return SUMMARY_POINT;
 }
 
 static bool
@@ -458,12 +523,13 @@ static bool
 read_bitmap(SummaryReader *reader, uint32 *bits)
 {
 	const uint8 *p = reader_take(reader, PIECE_BLOCKS / 8);
+	uint32		any = 0;
 
 	if (p == NULL)
 		return false;
 	for (int w = 0; w < PIECE_WORDS; w++)
-		bits[w] = get_u32(p + 4 * w);
-	return true;
+		any |= bits[w] = get_u32(p + 4 * w);
+	return any != 0 || reader_fail(reader, "has an empty piece");
 }
 
 /* A list of single blocks, or of runs of them: width 1 or 2 numbers each. */
@@ -526,13 +592,29 @@ read_piece(SummaryReader *reader, ItemTag tag, ChangeItem *item)
 	}
 }
 
+/* Nothing may follow. */
+static void
+check_end(SummaryReader *reader)
+{
+	uint8		beyond;
+	ssize_t		got = reader->next < reader->used ? 1 :
+		reader->read(reader->arg, &beyond, 1);
+
+	if (got < 0)
+	{
+		reader->read_failed = true;
+		reader_fail(reader, "cannot be read");
+	}
+	else if (got > 0)
+		reader_fail(reader, "goes on after its end");
+}
+
 /* The trailer, after its tag: what was counted and summed up so far is right. */
 static SummaryResult
 read_trailer(SummaryReader *reader)
 {
 	const uint8 *p = reader_take(reader, 8);
 	pg_crc32c	crc;
-	uint8		beyond;
 
 	if (p == NULL)
 		return SUMMARY_BAD;
@@ -547,14 +629,13 @@ read_trailer(SummaryReader *reader)
 		return SUMMARY_BAD;
 	if (get_u32(p) != crc)
 		reader_fail(reader, "has a checksum that does not match its contents");
-	else if (reader->next < reader->used ||
-			 reader->read(reader->arg, &beyond, 1) != 0)
-		reader_fail(reader, "goes on after its end");
+	else
+		check_end(reader);
 	return reader->problem ? SUMMARY_BAD : SUMMARY_END;
 }
 
 /*
- * Reads the next item.  Only SUMMARY_END says that the items returned so far
+ * Reads the next item or redo point.  Only SUMMARY_END says that the items returned so far
  * are what was written: whoever must not act on damaged contents reads to the
  * end first.
  */
@@ -568,6 +649,8 @@ summary_read_item(SummaryReader *reader, ChangeItem *item)
 		return SUMMARY_BAD;
 	if (*p == TAG_END)
 		return read_trailer(reader);
+	if (*p == TAG_POINT)
+		return read_point(reader);
 	if (*p == TAG_ENTRY)
 		good = read_entry(reader, item);
 	else

@@ -16,10 +16,9 @@
 #define LINEAGE_LEN			16
 #define SUMMARY_BUFFER		8192
 
-/* Summary flags */
+/* Flags of a summary, and of a redo point */
 #define SUMMARY_COARSE		0x0001	/* the live map overflowed in this range */
-#define SUMMARY_CHECKSUMS	0x0002	/* the server had data checksums */
-#define SUMMARY_ALL_FLAGS	(SUMMARY_COARSE | SUMMARY_CHECKSUMS)
+#define POINT_CHECKSUMS		0x0002	/* the server had data checksums there */
 
 /*
  * Lineage: who this history is at a redo point.  All zero: not known.
@@ -30,23 +29,34 @@ typedef struct Lineage
 } Lineage;
 
 /*
- * What a summary says of itself.  It covers [start, end), and holds one cycle:
- * start and end are redo points that follow each other.
+ * A redo point, and all that tells it from another one at the same LSN.
+ */
+typedef struct RedoPoint
+{
+	XLogRecPtr	lsn;
+	TimeLineID	tli;			/* the timeline that it is on */
+	uint32		flags;			/* POINT_CHECKSUMS or 0 */
+	Lineage		lineage;
+	int64		time_min;		/* bounds of the time that pg_control has for */
+	int64		time_max;		/* its checkpoint, in seconds since 1970; both
+								 * 0: not known */
+} RedoPoint;
+
+/*
+ * What a summary says of itself.  It covers [start, end.lsn); both are redo
+ * points.  Those in between, if any, come before the items.
  */
 typedef struct SummaryHeader
 {
 	uint64		system_identifier;
 	XLogRecPtr	start;
-	XLogRecPtr	end;
-	TimeLineID	tli;			/* the timeline that end is on */
+	Lineage		start_lineage;
+	RedoPoint	end;
 	uint32		block_size;		/* bytes */
 	uint32		segment_blocks; /* blocks in a full segment file */
-	uint32		flags;
-	Lineage		start_lineage;
-	Lineage		end_lineage;
-	int64		end_time_min;	/* bounds of the time that pg_control has for */
-	int64		end_time_max;	/* the checkpoint of the end LSN, in seconds
-								 * since 1970; 0: not known */
+	uint32		flags;			/* SUMMARY_COARSE or 0 */
+	int64		start_time;		/* when the server came to start and to end, */
+	int64		end_time;		/* in seconds since 1970; 0: not known */
 } SummaryHeader;
 
 /* Writes all of len bytes, or returns false. */
@@ -58,7 +68,7 @@ typedef struct SummaryWriter
 	void	   *arg;
 	pg_crc32c	crc;
 	ChangeKey	last;			/* of the latest item put */
-	uint64		items;
+	uint64		items;			/* redo points included */
 	size_t		used;			/* bytes of buffer */
 	bool		failed;			/* the callback said no: nothing more is done */
 	uint8		buffer[SUMMARY_BUFFER];
@@ -66,6 +76,7 @@ typedef struct SummaryWriter
 
 extern void summary_write_begin(SummaryWriter *writer, summary_write_fn write,
 								void *arg, const SummaryHeader *header);
+extern void summary_write_point(SummaryWriter *writer, const RedoPoint *point);
 extern void summary_write_item(SummaryWriter *writer, const ChangeItem *item);
 extern bool summary_write_end(SummaryWriter *writer);
 
@@ -79,6 +90,8 @@ typedef struct SummaryReader
 	pg_crc32c	crc;
 	ChangeKey	last;			/* of the latest item returned */
 	bool		have_entry;		/* last is set */
+	RedoPoint	point;			/* the latest one inside the range, or start */
+	XLogRecPtr	end;
 	uint64		items;
 	size_t		used;			/* bytes of buffer that were filled */
 	size_t		next;			/* of them, those already taken */
@@ -92,6 +105,7 @@ typedef enum SummaryResult
 	SUMMARY_BAD = -1,			/* reader->problem says what is wrong */
 	SUMMARY_END = 0,			/* and everything before it was as written */
 	SUMMARY_ITEM = 1,
+	SUMMARY_POINT = 2,			/* reader->point has it; none follows an item */
 } SummaryResult;
 
 extern bool summary_read_begin(SummaryReader *reader, summary_read_fn read,

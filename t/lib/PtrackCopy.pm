@@ -1,5 +1,6 @@
 # Bringing a base copy of a cluster up to date by means of ptrack's functions,
-# and comparing clusters page by page.  Used by the tests and by the demo.
+# and comparing clusters page by page.  Used by the tests, the demo and
+# dev/torture.
 #
 # This is what a backup tool does: changed blocks come from ptrack, and
 # whatever is not made of tracked blocks is copied whole.
@@ -15,8 +16,9 @@ use File::Copy qw(copy);
 use File::Find qw(find);
 use File::Path qw(make_path remove_tree);
 use IPC::Open2;
+use PtrackImage;
 
-our @EXPORT = qw(refresh_copy copy_wal compare_clusters);
+our @EXPORT = qw(open_session refresh_copy copy_wal compare_clusters);
 
 my $BLCKSZ = 8192;
 
@@ -56,12 +58,7 @@ sub list_cluster
 			},
 		},
 		$dir);
-	# The main forks of unlogged relations are made anew by recovery.
-	for my $init (grep { /_init$/ } keys %files)
-	{
-		(my $main = $init) =~ s/_init$//;
-		delete @files{ grep { /^\Q$main\E(?:_vm|_fsm)?(?:\.\d+)?$/ } keys %files };
-	}
+	drop_unlogged(\%files);
 	return \%files;
 }
 
@@ -138,7 +135,9 @@ sub apply_blocks
 
 		if ($path ne $open_path)
 		{
-			# A file that came into being after the files were listed.
+			# A file that came into being after the files were listed, or its
+			# directory, too.
+			make_path(dirname("$target/$path"), { mode => 0700 });
 			open $fh, -e "$target/$path" ? '+<:raw' : '+>:raw', "$target/$path"
 			  or die "could not open \"$target/$path\": $!";
 			$open_path = $path;
@@ -215,6 +214,11 @@ sub refresh_copy
 	($result{files}, $result{blocks}) = count_map($map);
 	$result{transferred} = apply_blocks($blocks, $args{target});
 
+	# In a backup made on a standby, recovery is complete at the LSN that
+	# pg_control has.
+	copy("$args{source}/global/pg_control", "$args{target}/global/pg_control")
+	  or die "could not copy pg_control: $!";
+
 	my $label = $session->('SELECT labelfile FROM pg_backup_stop(false);');
 	open my $fh, '>', "$args{target}/backup_label" or die "could not write backup_label: $!";
 	print $fh $label;
@@ -239,68 +243,20 @@ sub copy_wal
 	return;
 }
 
-sub is_zero
-{
-	return $_[0] !~ /[^\0]/;
-}
-
-# Compares two pages.  Returns '' if they are the same, 'hint' if they can
-# differ by hint bits only, else 'different'.
-#
-# Hint bits are set without WAL, so they leave the page's LSN alone; every
-# other change is logged and moves it.  Pages of the visibility map have none.
-sub compare_pages
-{
-	my ($path, $page, $other) = @_;
-
-	return '' if $page eq $other;
-	return 'hint'
-	  if $path !~ /_vm/ && substr($page, 0, 8) eq substr($other, 0, 8)
-	  && !is_zero($page) && !is_zero($other);
-	return 'different';
-}
-
-sub read_page
-{
-	my ($fh, $path) = @_;
-	my $page = '';
-	my $got = read $fh, $page, $BLCKSZ;
-
-	die "could not read \"$path\": $!\n" unless defined $got;
-	return $got == $BLCKSZ ? $page : "\0" x $BLCKSZ;
-}
-
 # Compares the tracked files of two clusters, neither of which is running.
-# What one lacks counts as pages of zeroes, which is what pages without
-# contents are.  Returns the number of pages compared, of those that only
-# differ in hint bits, and a list of "path:block" that differ otherwise.
+# Returns the number of pages compared, of those that only differ in hint bits,
+# and a list of "path:block" that differ otherwise.
 sub compare_clusters
 {
-	my ($one, $other) = @_;
-	my ($here, $there) = map { list_cluster($_) } $one, $other;
-	my %paths = map { $_ => 1 } grep { file_kind($_) eq 'tracked' } keys %$here, keys %$there;
-	my ($pages, $hints, @different) = (0, 0);
+	my ($here, $there) = map { take_image($_) } @_;
+	my ($hints, @different) = (0);
 
-	for my $path (sort keys %paths)
-	{
-		my ($length) = sort { $b <=> $a } map { $_->{$path} // 0 } $here, $there;
-		my @fh = map {
-			my $name = "$_/$path";
-			open my $fh, '<:raw', -e $name ? $name : '/dev/null'
-			  or die "could not open \"$name\": $!";
-			$fh;
-		} $one, $other;
+	each_difference($here, $there, sub {
+		my ($path, $block, $verdict) = @_;
 
-		for my $block (0 .. int($length / $BLCKSZ) - 1)
-		{
-			my $verdict = compare_pages($path, map { read_page($_, $path) } @fh);
-
-			$pages++;
-			$hints++ if $verdict eq 'hint';
-			push @different, "$path:$block" if $verdict eq 'different';
-		}
-	}
-	return ($pages, $hints, @different);
+		$verdict eq 'hint' ? $hints++ : push @different, "$path:$block";
+	});
+	return (count_pages($here), $hints, @different);
 }
 
 1;

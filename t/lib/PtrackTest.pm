@@ -5,13 +5,18 @@ use strict;
 use warnings FATAL => 'all';
 
 use Exporter 'import';
+use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use PtrackCopy;
 use Test::More;
+use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(new_node checkpoint changed_blocks pagemap refresh_node
-  fails_like summary_files log_since);
+our @EXPORT = qw(new_node new_standby checkpoint restartpoint catch_up
+  changed_blocks core_blocks lines_missing differences_from_core pagemap
+  base_copy refresh_node compare_copy fails_like summary_files summary_crc
+  write_summary summary_points change_summary_times
+  stretch_summaries log_since poll_until worker_pid run_c_test);
 
 # A running server with the extension in database postgres.
 #
@@ -34,6 +39,47 @@ EOF
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION ptrack');
 	return $node;
+}
+
+# A running standby made of a new base backup, that follows the node which the
+# backup is of, by streaming.
+#
+# conf: lines for its postgresql.conf.
+sub new_standby
+{
+	my ($name, $of, %options) = @_;
+	my $standby = PostgreSQL::Test::Cluster->new($name);
+
+	$of->backup($name);
+	$standby->init_from_backup($of, $name, has_streaming => 1);
+	$standby->append_conf('postgresql.conf', $options{conf} // '');
+	$standby->start;
+	return $standby;
+}
+
+# Waits until a standby has replayed what was done on the primary so far.  What
+# a query changes, by pruning, is not written until something is committed
+# after it.  Returns the LSN that was waited for.
+sub catch_up
+{
+	my ($standby, $primary) = @_;
+
+	$primary->safe_psql('postgres', "SELECT pg_logical_emit_message(true, 'ptrack', '')");
+	my $lsn = $primary->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn()');
+	$standby->poll_query_until('postgres', "SELECT pg_last_wal_replay_lsn() >= '$lsn'")
+	  or die $standby->name . " does not get to $lsn";
+	return $lsn;
+}
+
+# Makes a restartpoint at a new redo point of the primary, which is returned.
+sub restartpoint
+{
+	my ($standby, $primary) = @_;
+	my $redo = checkpoint($primary);
+
+	catch_up($standby, $primary);
+	is(checkpoint($standby), $redo, $standby->name . " makes a restartpoint at $redo");
+	return $redo;
 }
 
 # Makes a checkpoint and returns its redo point.
@@ -60,6 +106,61 @@ FROM ptrack_changed_blocks('$start', $end)
 EOF
 }
 
+# The lines of one text that another one lacks, in one line.
+sub lines_missing
+{
+	my ($from, $in) = @_;
+	my %in = map { $_ => 1 } split /\n/, $in;
+
+	return join ' ', grep { !$in{$_} } split /\n/, $from;
+}
+
+# The same from core's own summaries of the range, without the free space map.
+# In a union of ranges, the least limit is the one that counts.
+sub core_blocks
+{
+	my ($node, $start, $end) = @_;
+
+	return $node->safe_psql('postgres', <<"EOF");
+SELECT format('%s/%s/%s/%s:%s%s', reltablespace, reldatabase, relfilenode,
+	relforknumber, CASE WHEN is_limit_block THEN 'L' ELSE '' END, block)
+FROM (SELECT reltablespace, reldatabase, relfilenode, relforknumber, is_limit_block,
+		min(relblocknumber) AS block
+	FROM pg_available_wal_summaries() s,
+		LATERAL pg_wal_summary_contents(s.tli, s.start_lsn, s.end_lsn)
+	WHERE s.start_lsn >= '$start' AND s.end_lsn <= '$end' AND relforknumber <> 1
+	GROUP BY 1, 2, 3, 4, 5, CASE WHEN NOT is_limit_block THEN relblocknumber END) c
+EOF
+}
+
+# How changed_blocks and core_blocks of the same range differ.  Returns the lines
+# that are not accounted for.  Core forgets blocks at or past a limit block,
+# ptrack keeps them: the limit block says all there is to say.  And core does
+# not know the page of the visibility map that a truncation changes in place.
+#
+# total: to which the numbers of blocks and limit blocks compared, and of either
+# kind of difference (truncated, vm_tail) are added.
+sub differences_from_core
+{
+	my ($ours, $core, $total) = @_;
+	my @ours = split /\n/, $ours;
+	my %limit = map { /^(.*):L(\d+)$/ ? ($1 => $2) : () } @ours;
+	my @unexplained = map { "core: $_" } split / /, lines_missing($core, $ours);
+
+	$total->{$_} //= 0 for qw(blocks limits truncated vm_tail);
+	$total->{ /:L/ ? 'limits' : 'blocks' }++ for @ours;
+	for my $line (split / /, lines_missing($ours, $core))
+	{
+		my ($fork, $block) = $line =~ /^(.*):(\d+)$/;
+		my $limit = defined $fork ? $limit{$fork} : undef;
+
+		if (defined $limit && $block >= $limit) { $total->{truncated}++; }
+		elsif (defined $limit && $block == $limit - 1 && $fork =~ m{/2$}) { $total->{vm_tail}++; }
+		else { push @unexplained, "ours: $line"; }
+	}
+	return @unexplained;
+}
+
 # The page map since an LSN: path => [block, ...].
 sub pagemap
 {
@@ -77,6 +178,19 @@ sub pagemap
 	return %map;
 }
 
+# A base backup of a node that is never started, only refreshed.  Returns it and
+# the LSN that it started at.
+sub base_copy
+{
+	my ($name, $node) = @_;
+	my $copy = PostgreSQL::Test::Cluster->new($name);
+
+	$node->backup($name);
+	$copy->init_from_backup($node, $name);
+	my ($start) = slurp_file($copy->data_dir . '/backup_label') =~ /^START WAL LOCATION: (\S+)/;
+	return ($copy, $start);
+}
+
 # Makes a copy of a node, which is not running, what a new backup would be.
 sub refresh_node
 {
@@ -88,6 +202,31 @@ sub refresh_node
 		target => $copy->data_dir,
 		scratch => PostgreSQL::Test::Utils::tempdir,
 		since => $since);
+}
+
+# Recovers a refreshed copy with a node's WAL, and compares all pages with those
+# of the node, which is stopped for that.  What recovers is a copy of the copy,
+# which can thus be refreshed again.  Returns the number of pages.
+sub compare_copy
+{
+	my ($node, $copy, $name) = @_;
+	my $running = PostgreSQL::Test::Cluster->new($copy->name . '_running');
+
+	$node->stop;
+	PostgreSQL::Test::RecursiveCopy::copypath($copy->data_dir, $running->data_dir);
+	chmod 0700, $running->data_dir;
+	$running->append_conf('postgresql.conf', "archive_mode = off\nport = " . $running->port);
+	copy_wal($node->data_dir, $running->data_dir);
+	# Copied from a standby, but to be recovered to the end, and no further.
+	unlink $running->data_dir . '/standby.signal';
+	$running->start;
+	$running->stop;
+	my ($compared, $hints, @different) = compare_clusters($node->data_dir, $running->data_dir);
+	my $some = @different > 20 ? '...' : '';
+	is("@different[0 .. ($some ? 19 : $#different)]$some", '', "$name: $compared pages agree, $hints but for hint bits");
+	$running->clean_node;
+	$node->start;
+	return $compared;
 }
 
 # A statement must fail with that SQLSTATE and a message that matches.
@@ -111,6 +250,138 @@ sub summary_files
 	  glob($node->data_dir . '/ptrack/*.summary');
 
 	return @files;
+}
+
+# The CRC of a summary is its last four bytes: gives bytes that were changed a
+# right one again.
+my @crc_table = map {
+	my $crc = $_;
+	$crc = $crc & 1 ? $crc >> 1 ^ 0x82f63b78 : $crc >> 1 for 1 .. 8;
+	$crc;
+} 0 .. 255;
+
+sub summary_crc
+{
+	my ($bytes) = @_;
+	my $crc = 0xffffffff;
+
+	$crc = $crc_table[ ($crc ^ $_) & 0xff ] ^ $crc >> 8
+	  for unpack 'C*', substr($bytes, 0, -4);
+	return substr($bytes, 0, -4) . pack('V', $crc ^ 0xffffffff);
+}
+
+# Writes a file of the store, with a right CRC if it is a summary.
+sub write_summary
+{
+	my ($path, $bytes) = @_;
+
+	open my $fh, '>:raw', $path or die "could not open $path: $!";
+	print $fh $path =~ /\.summary$/ ? summary_crc($bytes) : $bytes;
+	close $fh;
+	return;
+}
+
+# The LSNs of the redo points inside a summary.
+sub summary_points
+{
+	my ($file) = @_;
+	my $bytes = slurp_file($file);
+	my @points;
+
+	for (my $at = 112; substr($bytes, $at, 1) eq "\6"; $at += 49)
+	{
+		push @points, sprintf '%X/%X', (unpack 'VV', substr($bytes, $at + 1, 8))[ 1, 0 ];
+	}
+	return @points;
+}
+
+# Gives summaries other times of their start and end: path => function of both.
+sub change_summary_times
+{
+	my (%change) = @_;
+
+	for my $file (keys %change)
+	{
+		my $bytes = slurp_file($file);
+
+		substr($bytes, 96, 16) = pack 'q<2', $change{$file}->(unpack 'q<2', substr($bytes, 96, 16));
+		write_summary($file, $bytes);
+	}
+	return;
+}
+
+# Gives summaries, oldest first, a length of so many seconds each.  The newest
+# ended three hours ago.
+sub stretch_summaries
+{
+	my ($seconds, @files) = @_;
+	my $now = time - 3 * 3600;
+	my $n = @files;
+
+	change_summary_times(map {
+		my $age = ($n - $_) * $seconds;
+		$files[$_] => sub { ($now - $age, $now - $age + $seconds) }
+	} 0 .. $#files);
+	return;
+}
+
+# Waits until that is true, for as long as other tests of PostgreSQL's do.
+sub poll_until
+{
+	my ($condition) = @_;
+
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return 1 if $condition->();
+		usleep(100_000);
+	}
+	return 0;
+}
+
+# The process that is ptrack's worker; 0 if there is none.  It has no database,
+# so that no view shows it.
+sub worker_pid
+{
+	my ($node) = @_;
+	my ($postmaster) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+
+	for my $dir (glob '/proc/[0-9]*')
+	{
+		open my $fh, '<', "$dir/stat" or next;
+		my ($parent) = (<$fh> // '') =~ /\) \S (\d+)/;
+		next unless ($parent // 0) == $postmaster;
+		open $fh, '<', "$dir/cmdline" or next;
+		return $dir =~ s{.*/}{}r if (<$fh> // '') =~ /ptrack worker/;
+	}
+	return 0;
+}
+
+# Compiles a program of c/, which includes the sources that it tests and prints
+# TAP, and passes on its results.
+sub run_c_test
+{
+	my ($name, @libraries) = @_;
+	my $program = PostgreSQL::Test::Utils::tempdir() . "/$name";
+	my $source = "$FindBin::RealBin/..";
+
+	chomp(my $include = `pg_config --includedir-server`);
+	chomp(my $lib = `pg_config --libdir`);
+	run_log([
+		$ENV{CC} // 'cc', '-D_GNU_SOURCE', '-g', '-O1', '-fsanitize=undefined',
+		'-fno-sanitize-recover=undefined', '-I', "$source/src", '-I', $include,
+		"$source/t/c/$name.c", '-o', $program, '-L', $lib,
+		'-lpgcommon_shlib', '-lpgport_shlib', @libraries ])
+	  or BAIL_OUT('could not compile the test program');
+
+	my ($out, $err) = run_command([$program]);
+	for my $line (split /\n/, $out)
+	{
+		if ($line =~ /^(ok|not ok) \d+ - (.*)/) { ok($1 eq 'ok', $2); }
+		elsif ($line =~ /^#/) { diag($line); }
+	}
+	is($err, '', 'nothing on standard error');
+	like($out, qr/^1\.\.\d+$/m, 'the program ran to its end');
+	return;
 }
 
 # What was logged from that offset on.

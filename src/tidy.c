@@ -1,0 +1,247 @@
+/*
+ * tidy.c
+ *		Merging and removing old summaries.
+ *
+ * Done by ptrack's worker alone.  A merged summary is published like any other,
+ * and only later are those removed that it was made of: a crash in between, or
+ * at any time, leaves more than is needed and never less.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include <time.h>
+
+#include "chain.h"
+#include "change_merge.h"
+#include "merge_plan.h"
+#include "postmaster/interrupt.h"
+#include "ptrack_map.h"
+#include "publish.h"
+#include "storage/ipc.h"
+#include "tidy.h"
+
+/*
+ * For so many seconds after a merge, the summaries that went into it stay: for
+ * queries that have begun to read them, and for tools that list the data
+ * directory first and copy the files later.
+ */
+#define KEEP_MERGED		(24 * 60 * 60)
+
+/* The summaries that lead back from the live map, oldest first. */
+typedef struct Path
+{
+	ChainFile **files;
+	int			count;
+} Path;
+
+/*
+ * Searches the whole store.  False if the live map's lineage is not known, so
+ * that nothing can be said.
+ */
+static bool
+search_store(Chain *chain, Path *path)
+{
+	StoreList	list;
+	Lineage		lineage;
+	XLogRecPtr	live = map_get_start();
+
+	if (!publish_lineage(live, &lineage))
+		return false;
+	store_list(&list);
+
+	/* The worker must not read history files, which may end a process. */
+	chain_begin(chain, &list, NIL, live, &lineage);
+	(void) chain_reach(chain, InvalidXLogRecPtr);
+
+	path->files = palloc_array(ChainFile *, chain->npoints);
+	path->count = 0;
+	for (int i = chain_lowest(chain); chain->points[i].file >= 0;
+		 i = chain->points[i].above)
+		path->files[path->count++] = &chain->files[chain->points[i].file];
+	return true;
+}
+
+/*
+ * Merging
+ */
+
+/* A summary that this history left at a redo point inside it stays as it is. */
+static MergeSpan
+span_of(const ChainFile *file)
+{
+	const SummaryHeader *header = &file->info.header;
+	MergeSpan	span = {0, 0};
+
+	if (file->attached == header->end.lsn)
+	{
+		span.start = header->start_time;
+		span.end = header->end_time;
+	}
+	return span;
+}
+
+static bool
+next_item(void *arg, ChangeItem *item)
+{
+	/* An unfinished file is removed when the server starts the next time. */
+	if (ShutdownRequestPending)
+		proc_exit(1);
+	return change_merge_next(arg, item);
+}
+
+/* All redo points of these summaries but the last one, in palloc'd memory. */
+static RedoPoint *
+inner_points(ChainFile **files, int count, int *npoints)
+{
+	RedoPoint  *points;
+	int			total = 0;
+
+	for (int i = 0; i < count; i++)
+		total += files[i]->info.npoints;
+	points = palloc_array(RedoPoint, total);
+	*npoints = 0;
+	for (int i = 0; i < count; i++)
+	{
+		memcpy(points + *npoints, files[i]->info.points,
+			   files[i]->info.npoints * sizeof(RedoPoint));
+		*npoints += files[i]->info.npoints;
+	}
+	(*npoints)--;
+	return points;
+}
+
+/* Makes one summary of several.  False if that failed, after a warning. */
+static bool
+merge_files(ChainFile **files, int count)
+{
+	SummaryHeader header = files[0]->info.header;
+	const SummaryHeader *last = &files[count - 1]->info.header;
+	ChangeMerge *merge = change_merge_create(count);
+	RedoPoint  *points;
+	int			npoints;
+	bool		done;
+
+	header.end = last->end;
+	header.end_time = last->end_time;
+	for (int i = 0; i < count; i++)
+	{
+		header.flags |= files[i]->info.header.flags;
+		if (!change_merge_add_summary(merge, &files[i]->summary))
+			return false;
+	}
+	points = inner_points(files, count, &npoints);
+	done = store_publish(&header, points, npoints, next_item, merge);
+	change_merge_close(merge);
+	if (done)
+		ereport(DEBUG1,
+				(errmsg_internal("merged %d change summaries from %X/%X to %X/%X", count,
+								 LSN_FORMAT_ARGS(header.start),
+								 LSN_FORMAT_ARGS(header.end.lsn))));
+	return done;
+}
+
+/* Merges what is to be merged first.  False if there is nothing of the kind. */
+static bool
+merge_some(const Path *path)
+{
+	MergeSpan  *spans = palloc_array(MergeSpan, Max(path->count, 1));
+	int			first;
+	int			count;
+
+	for (int i = 0; i < path->count; i++)
+		spans[i] = span_of(path->files[i]);
+	count = merge_plan(spans, path->count, (int64) time(NULL), &first);
+	return count > 0 && merge_files(path->files + first, count);
+}
+
+/*
+ * Removing
+ */
+
+static bool
+is_on_path(const Path *path, const ChainFile *file)
+{
+	for (int i = 0; i < path->count; i++)
+	{
+		if (path->files[i] == file)
+			return true;
+	}
+	return false;
+}
+
+/* Does another one, long enough there, tell all that this one does? */
+static bool
+is_merged(const Path *path, const ChainFile *file)
+{
+	for (int i = 0; i < path->count; i++)
+	{
+		const ChainFile *other = path->files[i];
+
+		if (other->summary.start <= file->summary.start &&
+			other->attached >= file->summary.end)
+			return store_age(&other->summary) >= KEEP_MERGED;
+	}
+	return false;
+}
+
+/* How old the newest of its changes is, in seconds. */
+static int64
+age_of(const ChainFile *file)
+{
+	if (file->read && file->verdict == STORE_GOOD && file->info.header.end_time > 0)
+		return (int64) time(NULL) - file->info.header.end_time;
+	return store_age(&file->summary);
+}
+
+/*
+ * Removes what was merged, and what is older than that.  Summaries that lead
+ * back from the live map go oldest first, so that what is left has no gap that
+ * was not there before.
+ */
+static void
+remove_old(const Chain *chain, const Path *path, int keep_minutes)
+{
+	int64		keep = (int64) keep_minutes * 60;
+
+	for (int i = 0; i < chain->nfiles; i++)
+	{
+		const ChainFile *file = &chain->files[i];
+
+		if (is_on_path(path, file))
+			continue;
+		if (!XLogRecPtrIsInvalid(file->attached) ? is_merged(path, file) :
+			keep > 0 && store_age(&file->summary) > keep)
+			(void) store_remove(&file->summary);
+	}
+	for (int i = 0; keep > 0 && i < path->count; i++)
+	{
+		if (age_of(path->files[i]) <= keep ||
+			!store_remove(&path->files[i]->summary))
+			break;
+	}
+}
+
+/*
+ * Merges and removes what is due.  Returns false if it is too early to tell, or
+ * if the store changed meanwhile.  Problems are warnings, or errors that leave
+ * the store as useful as before.  Memory is of the current context.
+ */
+bool
+tidy_store(int keep_minutes)
+{
+	Chain		chain;
+	Path		path;
+	int			count = INT_MAX;
+
+	/* A merged summary that cannot be read would be merged again and again. */
+	do
+	{
+		if (ShutdownRequestPending || !search_store(&chain, &path) ||
+			chain.vanished || path.count >= count)
+			return false;
+		count = path.count;
+	} while (merge_some(&path));
+	remove_old(&chain, &path, keep_minutes);
+	return true;
+}

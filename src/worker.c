@@ -1,0 +1,209 @@
+/*
+ * worker.c
+ *		ptrack's background worker.
+ *
+ * It does what need not be done by anyone else: it publishes cycles that ended
+ * in recovery, or could not be published when they did; and it merges and
+ * removes old summaries.  Nothing depends on it but how many files there are,
+ * and how exact a standby's summaries are.
+ *
+ * It is there from the start of the server on, during recovery too, and has
+ * no database.  What fails is reported, and tried again a little later.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "port/atomics.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "publish.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "tidy.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "worker.h"
+
+PGDLLEXPORT void ptrack_worker_main(Datum arg);
+
+/* How long to wait when nobody wakes the worker, and before it is restarted. */
+#define NAP_MS			10000
+
+/* How long until something may be possible that is not yet, at the start, */
+#define SHORT_NAP_MS	500
+
+/* and how often to look for that. */
+#define SHORT_NAPS		20
+
+/* From one look at the store to the next: after something was published, */
+#define TIDY_PAUSE_MS	5000
+
+/* and if nothing was. */
+#define TIDY_INTERVAL_MS	(10 * 60 * 1000)
+
+typedef struct WorkerShared
+{
+	pg_atomic_uint32 proc;		/* 1 + number of its process; 0: none */
+} WorkerShared;
+
+int			worker_keep_minutes = 10 * 24 * 60;
+
+static WorkerShared *shared;
+
+Size
+worker_shmem_size(void)
+{
+	return MAXALIGN(sizeof(WorkerShared));
+}
+
+/*
+ * Creates the shared memory, or attaches to it.  Called with
+ * AddinShmemInitLock held.
+ */
+void
+worker_shmem_init(void)
+{
+	bool		found;
+
+	shared = ShmemInitStruct("ptrack worker", worker_shmem_size(), &found);
+	if (!found)
+		pg_atomic_init_u32(&shared->proc, 0);
+}
+
+/*
+ * Registers the worker, while the library is preloaded.
+ */
+void
+worker_register(void)
+{
+	BackgroundWorker worker = {0};
+
+	strlcpy(worker.bgw_name, "ptrack worker", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "ptrack worker", BGW_MAXLEN);
+	strlcpy(worker.bgw_library_name, "ptrack", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "ptrack_worker_main", BGW_MAXLEN);
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker.bgw_start_time = BgWorkerStart_PostmasterStart;
+	worker.bgw_restart_time = NAP_MS / 1000;
+	RegisterBackgroundWorker(&worker);
+}
+
+/*
+ * Wakes the worker, if there is one: a cycle ended, or was published.  Cheap,
+ * and cannot fail.
+ */
+void
+worker_wake(void)
+{
+	uint32		proc = pg_atomic_read_u32(&shared->proc);
+
+	if (proc != 0)
+		SetLatch(&GetPGProcByNumber(proc - 1)->procLatch);
+}
+
+static void
+forget_proc(int code, Datum arg)
+{
+	pg_atomic_write_u32(&shared->proc, 0);
+}
+
+/*
+ * Merges and removes what is due.  Returns false if it is too early for that.
+ * An error is reported; all that it may have left is memory and open files, and
+ * both are the context's.
+ */
+static bool
+tidy_caught(MemoryContext context)
+{
+	volatile bool done = true;
+
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		done = tidy_store(worker_keep_minutes);
+	}
+	PG_CATCH();
+	{
+		LWLockReleaseAll();
+		EmitErrorReport();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContextReset(context);
+	return done;
+}
+
+/*
+ * Looks at the store if that is due, and returns how long to nap.  It reads
+ * all of the store, so that is not done for nothing.
+ */
+static long
+tidy_when_due(MemoryContext context)
+{
+	static TimestampTz tidied = 0;
+	static uint64 published = 0;
+	static int	early = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	PublishStats stats;
+
+	publish_get_stats(&stats);
+	if (!TimestampDifferenceExceeds(tidied, now, TIDY_INTERVAL_MS))
+	{
+		if (stats.published == published)
+			return NAP_MS;
+		if (!TimestampDifferenceExceeds(tidied, now, TIDY_PAUSE_MS))
+			return TIDY_PAUSE_MS;
+	}
+	if (!tidy_caught(context))
+		return early++ < SHORT_NAPS ? SHORT_NAP_MS : NAP_MS;
+	tidied = now;
+	published = stats.published;
+	return NAP_MS;
+}
+
+static void
+handle_interrupts(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	if (ShutdownRequestPending)
+		proc_exit(1);			/* so that it is started again, if the server
+								 * goes on */
+}
+
+void
+ptrack_worker_main(Datum arg)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "ptrack worker",
+												  ALLOCSET_DEFAULT_SIZES);
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	BackgroundWorkerUnblockSignals();
+	before_shmem_exit(forget_proc, (Datum) 0);
+	pg_atomic_write_u32(&shared->proc, (uint32) MyProcNumber + 1);
+
+	for (;;)
+	{
+		long		nap;
+
+		handle_interrupts();
+		publish_in_background();
+		nap = tidy_when_due(context);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 nap, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}

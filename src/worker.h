@@ -1,0 +1,16 @@
+/*
+ * worker.h
+ *		ptrack's background worker.
+ */
+#ifndef PTRACK_WORKER_H
+#define PTRACK_WORKER_H
+
+/* The setting ptrack.keep_time. */
+extern int	worker_keep_minutes;
+
+extern Size worker_shmem_size(void);
+extern void worker_shmem_init(void);
+extern void worker_register(void);
+extern void worker_wake(void);
+
+#endif							/* PTRACK_WORKER_H */

@@ -1,0 +1,186 @@
+# Images of a cluster's tracked files: one short digest for each page, to find
+# the pages that differ between two moments of one data directory, or between
+# two data directories.  Knows nothing of ptrack or of WAL; it reads files.
+#
+# Whoever takes an image sees to it that nothing is written meanwhile, and that
+# everything was before: the server is stopped, or idle after a checkpoint.
+package PtrackImage;
+
+use strict;
+use warnings FATAL => 'all';
+
+use Digest::MD5 qw(md5);
+use Exporter 'import';
+use Time::HiRes qw(time);
+
+our @EXPORT = qw(drop_unlogged take_image each_difference count_pages);
+
+my $BLCKSZ = 8192;
+my $CHUNK = 1024 * 1024;
+my $ZERO_CHUNK = "\0" x $CHUNK;
+my $ZERO_PAGE = "\0" x $BLCKSZ;
+
+# An entry for a page is the page's LSN, as it stands there, and half an MD5.
+my $ENTRY = 16;
+my $ZERO_ENTRY = "\0" x $ENTRY;
+my $ZERO_ENTRIES = $ZERO_ENTRY x ($CHUNK / $BLCKSZ);
+
+# A heap page that was initialized and never filled, after its LSN and checksum.
+# A server that is killed between extending a relation and logging its insertion
+# leaves such pages behind: without contents, without LSN, and without WAL.
+my $EMPTY_PAGE = pack('vvvvvV', 0, 24, $BLCKSZ, $BLCKSZ, $BLCKSZ | 4, 0) . "\0" x ($BLCKSZ - 24);
+# The names of tracked files: main, visibility-map and init forks.  The free
+# space map is not WAL-logged, and temporary relations have other names.
+my $RELATION_FILE = qr{^\d+(?:_vm|_init)?(?:\.\d+)?$};
+
+# How recent a change may be for its time of change to say that there was none
+# since: file systems count time in ticks.
+my $TICK = 0.02;
+
+# Drops the main forks of unlogged relations from a list of files, by path:
+# recovery makes them anew, and their changes are not logged.
+sub drop_unlogged
+{
+	my ($files) = @_;
+	my %unlogged = map { s/_init$//r => 1 } grep { /_init$/ } keys %$files;
+
+	return if !%unlogged;
+	for my $path (keys %$files)
+	{
+		my ($main) = $path =~ m{^(.*/\d+)(?:_vm|_fsm)?(?:\.\d+)?$} or next;
+		delete $files->{$path} if $unlogged{$main};
+	}
+	return;
+}
+
+# The directories that hold relation files, relative to the data directory.
+sub relation_directories
+{
+	my ($dir) = @_;
+	my @found = ('global');
+
+	for my $parent ('base', map { substr $_, length("$dir/") } glob("$dir/pg_tblspc/*/PG_*"))
+	{
+		opendir my $dh, "$dir/$parent" or next;
+		push @found, map { "$parent/$_" } grep { /^\d+$/ } readdir $dh;
+	}
+	return @found;
+}
+
+sub page_entry
+{
+	my ($page) = @_;
+	my $lsn = substr $page, 0, 8;
+
+	return $ZERO_ENTRY
+	  if $lsn eq "\0" x 8 && ($page eq $ZERO_PAGE || substr($page, 10) eq $EMPTY_PAGE);
+	return $lsn . substr md5($page), 0, $ENTRY - 8;
+}
+
+# The entries of all pages of a file, in one string.
+sub read_entries
+{
+	my ($name) = @_;
+	my ($entries, $chunk) = ('', '');
+
+	open my $fh, '<:raw', $name or die "could not open \"$name\": $!\n";
+	while (my $got = sysread $fh, $chunk, $CHUNK)
+	{
+		if ($chunk eq $ZERO_CHUNK)
+		{
+			$entries .= $ZERO_ENTRIES;
+			next;
+		}
+		$entries .= page_entry(substr $chunk, $_ * $BLCKSZ, $BLCKSZ)
+		  for 0 .. int($got / $BLCKSZ) - 1;
+	}
+	return $entries;
+}
+
+# Takes an image of a data directory: path => { stamp, entries }.  Files that
+# were not touched since the previous image, if one is given, are not read.
+sub take_image
+{
+	my ($dir, $previous) = @_;
+	my %image;
+
+	for my $sub (relation_directories($dir))
+	{
+		opendir my $dh, "$dir/$sub" or die "could not open \"$dir/$sub\": $!\n";
+		for my $path (map { "$sub/$_" } grep { /$RELATION_FILE/ } readdir $dh)
+		{
+			my @stat = Time::HiRes::stat("$dir/$path") or die "could not stat \"$path\": $!\n";
+			my $stamp = join ' ', @stat[ 0, 1, 7, 9, 10 ];
+			my $known = $previous && $previous->{$path};
+
+			if ($known && $known->{stamp} eq $stamp)
+			{
+				$image{$path} = $known;
+				next;
+			}
+			$stamp = '' if time - $stat[9] < $TICK or time - $stat[10] < $TICK;
+			$image{$path} = { stamp => $stamp, entries => read_entries("$dir/$path") };
+		}
+	}
+	drop_unlogged(\%image);
+	return \%image;
+}
+
+# What a page is to another version of it: '' if they are the same, 'hint' if
+# they can differ by hint bits only, else 'different'.
+#
+# Hint bits are set without WAL, so they leave the page's LSN alone; every other
+# change is logged and moves it.  Only pages of main forks have any.
+sub entry_verdict
+{
+	my ($path, $old, $new) = @_;
+
+	return '' if $old eq $new;
+	return 'hint'
+	  if $path !~ /_(?:vm|init)(?:\.\d+)?$/ && substr($old, 0, 8) eq substr($new, 0, 8)
+	  && $old ne $ZERO_ENTRY && $new ne $ZERO_ENTRY;
+	return 'different';
+}
+
+# Calls back with path, number of the page in the file, and verdict for each page
+# that differs.  What one image lacks counts as pages of zeroes, which is what
+# pages without contents are.
+sub each_difference
+{
+	my ($old, $new, $call) = @_;
+	my %paths = map { $_ => 1 } keys %$old, keys %$new;
+	my $step = 64 * $ENTRY;
+
+	for my $path (sort keys %paths)
+	{
+		my ($one, $other) = map { $_->{$path} ? $_->{$path}{entries} : '' } $old, $new;
+
+		next if $one eq $other;
+		my ($length) = sort { $b <=> $a } length $one, length $other;
+		$_ .= "\0" x ($length - length $_) for $one, $other;
+		for (my $from = 0; $from < $length; $from += $step)
+		{
+			next if substr($one, $from, $step) eq substr($other, $from, $step);
+			for (my $at = $from; $at < $from + $step && $at < $length; $at += $ENTRY)
+			{
+				my $verdict = entry_verdict($path, substr($one, $at, $ENTRY), substr($other, $at, $ENTRY));
+
+				$call->($path, $at / $ENTRY, $verdict) if $verdict ne '';
+			}
+		}
+	}
+	return;
+}
+
+# The pages of an image, or of one file of it; 0 if it has no such file.
+sub count_pages
+{
+	my ($image, $path) = @_;
+	my $pages = 0;
+
+	$pages += length($_->{entries}) / $ENTRY
+	  for grep { defined } defined $path ? $image->{$path} : values %$image;
+	return $pages;
+}
+
+1;
