@@ -6,10 +6,12 @@ EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(dir $(firstw
 MODULE_big = ptrack
 OBJS = \
 	src/chain.o \
+	src/change_gather.o \
 	src/change_merge.o \
 	src/change_query.o \
 	src/changed_segments.o \
 	src/common/summary_format.o \
+	src/engine.o \
 	src/hooks.o \
 	src/merge_plan.o \
 	src/page_reader.o \
@@ -19,7 +21,11 @@ OBJS = \
 	src/relation_files.o \
 	src/summary_store.o \
 	src/tidy.o \
+	src/wal_follow.o \
+	src/wal_reader.o \
 	src/wal_records.o \
+	src/wal_scan.o \
+	src/wal_slot.o \
 	src/worker.o
 PG_CPPFLAGS = -I$(srcdir)/src -DPTRACK_VERSION='"$(EXTVERSION)"'
 PGFILEDESC = "ptrack - block-level change tracking"

@@ -14,11 +14,11 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-/* One input, a snapshot or a summary, at its current item. */
+/* One input at its current item. */
 typedef struct ChangeSource
 {
-	MapSnapshot *snapshot;		/* NULL: a summary */
-	StoreReader *summary;
+	store_next_fn next;
+	void	   *arg;
 	ChangeItem	item;
 } ChangeSource;
 
@@ -68,20 +68,33 @@ change_merge_create(int max_sources)
 static bool
 source_advance(ChangeSource *source)
 {
-	if (source->snapshot)
-		return map_snapshot_next(source->snapshot, &source->item);
-	return store_next(source->summary, &source->item);
+	return source->next(source->arg, &source->item);
 }
 
-static void
-add_source(ChangeMerge *merge, MapSnapshot *snapshot, StoreReader *summary)
+/*
+ * Adds anything that gives items in order, and lives as long as the merge.
+ */
+void
+change_merge_add(ChangeMerge *merge, store_next_fn next, void *arg)
 {
 	ChangeSource *source = &merge->sources[merge->nsources++];
 
-	source->snapshot = snapshot;
-	source->summary = summary;
+	source->next = next;
+	source->arg = arg;
 	if (source_advance(source))
 		binaryheap_add_unordered(merge->heap, PointerGetDatum(source));
+}
+
+static bool
+next_of_summary(void *arg, ChangeItem *item)
+{
+	return store_next(arg, item);
+}
+
+static bool
+next_of_snapshot(void *arg, ChangeItem *item)
+{
+	return map_snapshot_next(arg, item);
 }
 
 /*
@@ -96,7 +109,7 @@ change_merge_add_summary(ChangeMerge *merge, const StoredSummary *summary)
 	merge->nreaders++;
 	if (!store_open(reader, summary))
 		return false;
-	add_source(merge, NULL, reader);
+	change_merge_add(merge, next_of_summary, reader);
 	return true;
 }
 
@@ -106,7 +119,7 @@ change_merge_add_summary(ChangeMerge *merge, const StoredSummary *summary)
 void
 change_merge_add_snapshot(ChangeMerge *merge, MapSnapshot *snapshot)
 {
-	add_source(merge, snapshot, NULL);
+	change_merge_add(merge, next_of_snapshot, snapshot);
 }
 
 static void

@@ -11,6 +11,7 @@
 typedef struct ChangeMerge ChangeMerge;
 
 extern ChangeMerge *change_merge_create(int max_sources);
+extern void change_merge_add(ChangeMerge *merge, store_next_fn next, void *arg);
 extern bool change_merge_add_summary(ChangeMerge *merge, const StoredSummary *summary);
 extern void change_merge_add_snapshot(ChangeMerge *merge, MapSnapshot *snapshot);
 extern bool change_merge_next(ChangeMerge *merge, ChangeItem *item);

@@ -8,7 +8,8 @@
  * all show as an LSN that no summary leads on from: nobody has to notice them
  * when they happen.
  *
- * The answer itself is the union of all of these.
+ * The answer itself is the union of all of these; and where WAL is followed, of
+ * what is in WAL from where ptrack's worker has come to.
  *
  * Summaries are merged and removed while queries run.  A query that finds one
  * gone while it plans starts anew; merged ones stay for a while (worker.c), so
@@ -24,12 +25,16 @@
 #include "chain.h"
 #include "change_merge.h"
 #include "change_query.h"
+#include "engine.h"
 #include "miscadmin.h"
 #include "ptrack_map.h"
 #include "publish.h"
 #include "summary_store.h"
 #include "utils/fmgrprotos.h"
 #include "utils/uuid.h"
+#include "wal_follow.h"
+#include "wal_scan.h"
+#include "worker.h"
 
 struct ChangeQuery
 {
@@ -62,6 +67,8 @@ static void
 again(int *attempt)
 {
 	CHECK_FOR_INTERRUPTS();
+	if (*attempt > 0)
+		pg_usleep(1000);
 	if (++*attempt > MAX_ATTEMPTS)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
@@ -119,6 +126,8 @@ coverage_get(Coverage *coverage)
 	int			attempt = 0;
 
 	publish_check_start();
+	if (engine_follows())
+		worker_wake();			/* somebody wants to know how far it is */
 	while (!try_coverage(coverage))
 		again(&attempt);
 }
@@ -198,6 +207,37 @@ typedef enum LineageVerdict
 	LINEAGE_AGAIN,				/* begin anew */
 } LineageVerdict;
 
+/*
+ * The lineage at a redo point that the map was not told of yet, for WAL was not
+ * followed that far.
+ */
+static LineageVerdict
+scan_lineage(XLogRecPtr lsn, const FollowPosition *position,
+			 const MapSnapshot *frozen, const MapSnapshot *running,
+			 const Lineage *start, Lineage *lineage)
+{
+	TimeLineID	tli;
+	XLogRecPtr	end = current_end(&tli);
+	XLogRecPtr	from = position->lsn;
+	uint64		before = position->sum;
+	uint64		sum;
+
+	if (position->cycle != running->cycle)
+		return LINEAGE_AGAIN;
+	if (lsn < from)
+	{
+		from = running->start;
+		before = running->start_sum;
+	}
+	if (lsn < from)
+		return LINEAGE_UNKNOWN;
+	publish_flush_wal(end);
+	if (!wal_scan_redo_point(from, lsn, end, tli, &sum))
+		return LINEAGE_UNKNOWN;
+	*lineage = publish_running_lineage(frozen, running, start, before + sum);
+	return LINEAGE_KNOWN;
+}
+
 static LineageVerdict
 try_lineage(XLogRecPtr lsn, Lineage *lineage, XLogRecPtr *known)
 {
@@ -207,15 +247,24 @@ try_lineage(XLogRecPtr lsn, Lineage *lineage, XLogRecPtr *known)
 	StoreList	list;
 	Chain		chain;
 	TimeLineID	tli;
+	FollowPosition position;
+	bool		follows = engine_follows();
 
+	if (follows && !follow_position(&position))
+		return LINEAGE_AGAIN;
 	map_get_cuts(&frozen, &running);
 	live = XLogRecPtrIsInvalid(frozen.start) ? running.start : frozen.start;
 	(void) current_end(&tli);
 	if (!begin_chain(&chain, &list, live, tli))
 		return LINEAGE_AGAIN;
 	if (lsn > live)
-		return publish_live_lineage(&frozen, &running, &chain.points[0].lineage,
-									lsn, lineage) ? LINEAGE_KNOWN : LINEAGE_UNKNOWN;
+	{
+		if (publish_live_lineage(&frozen, &running, &chain.points[0].lineage,
+								 lsn, lineage))
+			return LINEAGE_KNOWN;
+		return follows ? scan_lineage(lsn, &position, &frozen, &running,
+									  &chain.points[0].lineage, lineage) : LINEAGE_UNKNOWN;
+	}
 	if (chain_reach(&chain, lsn) < 0)
 	{
 		*known = chain.points[chain_lowest(&chain)].lsn;
@@ -280,57 +329,97 @@ require_lineage(XLogRecPtr lsn, const Lineage *lineage)
 }
 
 /*
- * Opens everything that changes in [start, end) can be found in: the summaries
- * on the way to that point of the chain, and the copies of the map.  Returns
- * false if a summary is gone.
+ * What a query is for: the changes that were made by WAL in [start, end).
+ */
+typedef struct QueryRange
+{
+	XLogRecPtr	start;
+	XLogRecPtr	end;			/* PG_UINT64_MAX: none */
+	XLogRecPtr	now;			/* the end of WAL, */
+	TimeLineID	tli;			/* and its timeline */
+	XLogRecPtr	tail;			/* what is in WAL from here on may not be in the
+								 * map; PG_UINT64_MAX: all of it is */
+} QueryRange;
+
+/*
+ * Opens everything that these changes can be found in: the summaries on the way
+ * to that point of the chain, and the copies of the map.  Returns false if a
+ * summary is gone.
  */
 static bool
-open_sources(ChangeQuery *query, const Chain *chain, int point, XLogRecPtr start,
-			 XLogRecPtr end, bool have_frozen)
+open_sources(ChangeQuery *query, const Chain *chain, int point,
+			 const QueryRange *range, bool have_frozen)
 {
-	query->merge = change_merge_create(chain->npoints + 2);
+	query->merge = change_merge_create(chain->npoints + 3);
+	if (range->start >= range->tail)
+		return true;
 	for (; chain->points[point].file >= 0; point = chain->points[point].above)
 	{
 		const StoredSummary *summary = &chain->files[chain->points[point].file].summary;
 
 		CHECK_FOR_INTERRUPTS();
-		if (summary->start < end &&
+		if (summary->start < range->end &&
 			!change_merge_add_summary(query->merge, summary))
 		{
 			change_merge_close(query->merge);
 			return false;
 		}
 	}
-	if (have_frozen && query->frozen.end.redo > start && query->frozen.start < end)
+	if (have_frozen && query->frozen.end.redo > range->start &&
+		query->frozen.start < range->end)
 		change_merge_add_snapshot(query->merge, &query->frozen);
-	if (query->running.start < end)
+	if (query->running.start < range->end)
 		change_merge_add_snapshot(query->merge, &query->running);
 	return true;
 }
 
+/* Adds what is in WAL and not yet in the map. */
+static void
+add_tail(ChangeQuery *query, const QueryRange *range)
+{
+	XLogRecPtr	end = Min(range->end, range->now);
+
+	if (range->tail < end)
+		change_merge_add(query->merge, change_gather_next,
+						 wal_scan_changes(range->tail, range->start, end, range->tli));
+}
+
 /* Returns false if the query has to be begun anew. */
 static bool
-try_begin(ChangeQuery *query, XLogRecPtr start, XLogRecPtr end,
-		  XLogRecPtr now, TimeLineID tli)
+try_begin(ChangeQuery *query, QueryRange *range)
 {
 	bool		have_frozen;
 	StoreList	list;
 	Chain		chain;
 	int			point;
 	bool		vanished;
+	FollowPosition position;
 
-	/* The map first: what it gives up afterwards is in the store by then. */
+	/*
+	 * The position before the map, which may be further by then; and the map
+	 * before the store, which has by then what the map gives up.
+	 */
+	range->tail = PG_UINT64_MAX;
+	if (engine_follows())
+	{
+		if (!follow_position(&position))
+			return false;
+		range->tail = position.lsn;
+	}
 	map_snapshot_both(&query->frozen, &have_frozen, &query->running);
 	if (begin_chain(&chain, &list,
-					have_frozen ? query->frozen.start : query->running.start, tli))
+					have_frozen ? query->frozen.start : query->running.start,
+					range->tli))
 	{
-		point = chain_reach(&chain, start);
+		point = chain_reach(&chain, range->start);
 		vanished = chain.vanished;
 		if (point < 0 && !vanished)
-			refuse_past(start, chain.points[chain_lowest(&chain)].lsn, now);
-		if (point >= 0 &&
-			open_sources(query, &chain, point, start, end, have_frozen))
+			refuse_past(range->start, chain.points[chain_lowest(&chain)].lsn, range->now);
+		if (point >= 0 && open_sources(query, &chain, point, range, have_frozen))
+		{
+			add_tail(query, range);
 			return true;
+		}
 	}
 	map_snapshot_free(&query->running);
 	if (have_frozen)
@@ -351,24 +440,29 @@ ChangeQuery *
 change_query_begin(XLogRecPtr start, XLogRecPtr end, const Lineage *lineage)
 {
 	ChangeQuery *query = palloc0_object(ChangeQuery);
-	TimeLineID	tli;
-	XLogRecPtr	now = current_end(&tli);
+	QueryRange	range = {0};
 	int			attempt = 0;
 
-	if (start > now)
-		refuse_future(start, now);
-	if (XLogRecPtrIsInvalid(end))
-		end = PG_UINT64_MAX;
-	else if (end > now)
-		refuse_future(end, now);
-	else
-		publish_flush_wal(end); /* what is being inserted before it is marked */
+	range.start = start;
+	range.end = XLogRecPtrIsInvalid(end) ? PG_UINT64_MAX : end;
+	range.now = current_end(&range.tli);
+	if (start > range.now)
+		refuse_future(start, range.now);
+	if (!XLogRecPtrIsInvalid(end) && end > range.now)
+		refuse_future(end, range.now);
+
+	/*
+	 * What is being inserted before the end is marked only then; and what WAL
+	 * is followed for must be there to be read.
+	 */
+	if (!XLogRecPtrIsInvalid(end) || engine_follows())
+		publish_flush_wal(Min(range.end, range.now));
 
 	publish_check_start();
 	if (lineage)
 		require_lineage(start, lineage);
 
-	while (!try_begin(query, start, end, now, tli))
+	while (!try_begin(query, &range))
 		again(&attempt);
 	return query;
 }

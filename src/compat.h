@@ -16,4 +16,26 @@
 #error "ptrack needs native 64-bit atomic operations: simulated ones take locks"
 #endif
 
+/*
+ * Is there a WAL record at the redo point of every checkpoint?
+ */
+#define REDO_POINTS_IN_WAL	(PG_VERSION_NUM >= 170000)
+
+/*
+ * Replication slots: 17 added failover and synchronization to what is to be said
+ * of a new one, 18 whether an invalidated one may be acquired.
+ */
+#if PG_VERSION_NUM >= 170000
+#define replication_slot_create(name) \
+	ReplicationSlotCreate(name, false, RS_PERSISTENT, false, false, false)
+#else
+#define replication_slot_create(name) \
+	ReplicationSlotCreate(name, false, RS_PERSISTENT, false)
+#endif
+#if PG_VERSION_NUM >= 180000
+#define replication_slot_acquire(name)	ReplicationSlotAcquire(name, true, true)
+#else
+#define replication_slot_acquire(name)	ReplicationSlotAcquire(name, true)
+#endif
+
 #endif							/* PTRACK_COMPAT_H */

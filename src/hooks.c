@@ -2,8 +2,8 @@
  * hooks.c
  *		How ptrack is attached to the server: settings, shared memory, hooks.
  *
- * Nothing is decided here; each hook calls the hook that was there before, and
- * the module that does the work.
+ * Nothing is decided here but which engine is used; each hook calls the hook that
+ * was there before, and the module that does the work.
  */
 #include "postgres.h"
 
@@ -11,6 +11,7 @@
 
 #include <dlfcn.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "access/rmgr.h"
 #include "access/xlog.h"
@@ -18,6 +19,7 @@
 #include "access/xlogrecovery.h"
 #include "catalog/pg_control.h"
 #include "core_hooks.h"
+#include "engine.h"
 #include "fmgr.h"
 #include "hooks.h"
 #include "miscadmin.h"
@@ -29,7 +31,10 @@
 #include "summary_store.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
+#include "wal_follow.h"
+#include "wal_reader.h"
 #include "wal_records.h"
+#include "wal_slot.h"
 #include "worker.h"
 
 PG_MODULE_MAGIC;
@@ -40,6 +45,13 @@ PGDLLEXPORT void _PG_init(void);
 
 /* Settings */
 static int	map_size_setting = 64;
+
+static const struct config_enum_entry engine_values[] = {
+	{"auto", ENGINE_AUTO, false},
+	{"hooks", ENGINE_HOOKS, false},
+	{"wal", ENGINE_WAL, false},
+	{NULL, 0, false}
+};
 
 /* The core patch's hook variables; NULL on a server without them. */
 static xlog_insert_hook_type *insert_hook;
@@ -62,18 +74,6 @@ static bool redo_start_noted;	/* in the startup process */
  * WAL
  */
 
-/*
- * A record becomes part of this history.  Not so a shutdown checkpoint: whoever
- * starts from it does not get to see it, while standbys that are running do.
- */
-static inline void
-note_record(RmgrId rmid, uint8 info, XLogRecPtr lsn, pg_crc32c crc)
-{
-	if (likely(rmid != RM_XLOG_ID ||
-			   (info & ~XLR_INFO_MASK) != XLOG_CHECKPOINT_SHUTDOWN))
-		map_note_record(lsn, crc);
-}
-
 /* A WAL insertion lock is held, in a critical section. */
 static void
 on_insert(const XLogRecData *rdata, XLogRecPtr start, XLogRecPtr end)
@@ -82,7 +82,8 @@ on_insert(const XLogRecData *rdata, XLogRecPtr start, XLogRecPtr end)
 
 	if (unlikely(previous_insert_hook))
 		previous_insert_hook(rdata, start, end);
-	note_record(record->xl_rmid, record->xl_info, start, record->xl_crc);
+	map_note_sum(wal_fingerprint(record->xl_rmid, record->xl_info, start,
+								 record->xl_crc));
 	wal_insert_effects(rdata, &map_effects);
 }
 
@@ -173,16 +174,24 @@ redo_record(XLogReaderState *record)
 
 	if (!redo_start_noted)
 	{
-		/* No restartpoint can have moved it yet. */
-		map_note_start(GetRedoRecPtr());
 		publish_note_redo();
+
+		/* No restartpoint can have moved it yet. */
+		if (engine_marks_redo())
+			map_note_start(GetRedoRecPtr());
 		redo_start_noted = true;
+	}
+	if (!engine_marks_redo())
+	{
+		previous_redo[rmid] (record);
+		return;
 	}
 	if (rmid == RM_XLOG_ID)
 		cut_at_redo_point(record);
-	note_record(rmid, XLogRecGetInfo(record), record->ReadRecPtr,
-				record->record->header.xl_crc);
+	map_note_sum(wal_fingerprint(rmid, XLogRecGetInfo(record), record->ReadRecPtr,
+								 record->record->header.xl_crc));
 	wal_redo_effects(record, &map_effects);
+	follow_note_replayed(record->EndRecPtr);
 	previous_redo[rmid] (record);
 }
 
@@ -216,7 +225,8 @@ on_shmem_request(void)
 		previous_shmem_request_hook();
 	RequestAddinShmemSpace(add_size(map_shmem_size(map_size_setting),
 									add_size(publish_shmem_size(),
-											 worker_shmem_size())));
+											 add_size(follow_shmem_size(),
+													  worker_shmem_size()))));
 	RequestNamedLWLockTranche(LWLOCK_TRANCHE, 3);
 }
 
@@ -231,6 +241,7 @@ on_shmem_startup(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	map_shmem_init(map_size_setting, &locks[0].lock, &locks[1].lock);
 	publish_shmem_init(&locks[2].lock);
+	follow_shmem_init();
 	worker_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 	if (!IsUnderPostmaster)
@@ -264,6 +275,26 @@ define_settings(void)
 							"Incremental backups need the summaries since the start of their prior backup. Zero keeps them forever.",
 							&worker_keep_minutes, worker_keep_minutes, 0, INT_MAX / 60,
 							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
+	DefineCustomEnumVariable("ptrack.engine",
+							 "Selects how changes come to be known.",
+							 "\"hooks\" needs a server with ptrack's core patch, \"wal\" follows WAL, and \"auto\" takes hooks if there are some.",
+							 &engine_setting, engine_setting, engine_values,
+							 PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("ptrack.slot_name",
+							   "Sets the name of the replication slot that holds back WAL until it was read.",
+							   "Only used when WAL is followed.",
+							   &wal_slot_name, "ptrack",
+							   PGC_POSTMASTER, 0, wal_slot_check_name, NULL, NULL);
+	DefineCustomIntVariable("ptrack.max_wal_lag",
+							"Sets the amount of WAL that is held back until it was read.",
+							"Past it, WAL may be removed before its changes are known. Zero means no limit.",
+							&wal_slot_max_lag, wal_slot_max_lag, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomStringVariable("ptrack.restore_command",
+							   "Sets the shell command that fetches WAL which is not in pg_wal any more.",
+							   "As restore_command: %f is the name of the file, and %p where it is to be put.",
+							   &wal_restore_command, "",
+							   PGC_SIGHUP, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("ptrack");
 }
 
@@ -302,6 +333,38 @@ install_core_hooks(void)
 	*ckpt_hook = on_checkpoint;
 }
 
+static bool
+recovery_is_requested(void)
+{
+	return access(STANDBY_SIGNAL_FILE, F_OK) == 0 ||
+		access(RECOVERY_SIGNAL_FILE, F_OK) == 0;
+}
+
+/*
+ * Decides on the engine, for as long as this server runs.  Where redo points
+ * are not in WAL, a standby has to follow it, and goes on to do so after its
+ * promotion.
+ */
+static void
+choose_engine(void)
+{
+	const char *problem;
+
+	if (engine_setting == ENGINE_WAL)
+		return;
+	problem = find_core_hooks();
+	if (problem == NULL)
+	{
+		if (REDO_POINTS_IN_WAL || !recovery_is_requested())
+			engine_use_hooks();
+	}
+	else if (engine_setting == ENGINE_HOOKS || dlsym(RTLD_DEFAULT, "xlog_hooks_version"))
+		ereport(WARNING,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("ptrack cannot use the hooks of this server and follows WAL instead"),
+				 errdetail("%s", problem)));
+}
+
 static void
 install_shmem_hooks(void)
 {
@@ -319,27 +382,18 @@ install_shmem_hooks(void)
 void
 _PG_init(void)
 {
-	const char *problem;
-
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	preloaded = true;
 	define_settings();
-	problem = find_core_hooks();
-	if (problem)
-	{
-		ereport(WARNING,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("ptrack cannot track changes on this server"),
-				 errdetail("%s", problem)));
-		return;
-	}
 	install_shmem_hooks();
 	if (map_size_setting > 0)
 	{
-		install_core_hooks();
-		worker_register();
+		choose_engine();
+		if (engine_has_hooks())
+			install_core_hooks();
 	}
+	worker_register(map_size_setting > 0);
 }
 
 /*
@@ -358,12 +412,6 @@ tracking_disabled(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("ptrack must be loaded via \"shared_preload_libraries\""),
 				 errhint("Add \"shared_preload_libraries = 'ptrack'\" to postgresql.conf, or \"ptrack\" to the libraries listed there, and restart the server.")));
-	if (insert_hook == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("ptrack cannot track changes on this server"),
-				 errdetail("The server has no hooks for change tracking, or not those that this library needs."),
-				 errhint("Build the server with the core patch that comes with ptrack.")));
 	return map_size_setting == 0;
 }
 
@@ -378,13 +426,9 @@ tracking_require(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("change tracking is disabled"),
 				 errhint("Set \"ptrack.map_size\" to a value greater than zero and restart the server.")));
-}
-
-/*
- * How changes come to be known here.
- */
-const char *
-tracking_engine(void)
-{
-	return RecoveryInProgress() ? "redo" : "hooks";
+	if (engine_follows() && !XLogIsNeeded())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("WAL does not tell all changes when \"wal_level\" is \"minimal\""),
+				 errhint("Set \"wal_level\" to \"replica\" or \"logical\" and restart the server.")));
 }

@@ -7,6 +7,5 @@
 
 extern bool tracking_disabled(void);
 extern void tracking_require(void);
-extern const char *tracking_engine(void);
 
 #endif							/* PTRACK_HOOKS_H */

@@ -13,6 +13,7 @@
 
 #include "changed_segments.h"
 #include "change_query.h"
+#include "engine.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "hooks.h"
@@ -25,6 +26,7 @@
 #include "utils/numeric.h"
 #include "utils/pg_lsn.h"
 #include "utils/uuid.h"
+#include "wal_follow.h"
 
 PG_FUNCTION_INFO_V1(ptrack_version);
 PG_FUNCTION_INFO_V1(ptrack_init_lsn);
@@ -552,7 +554,7 @@ ptrack_stat(PG_FUNCTION_ARGS)
 	map_get_stats(&map);
 	publish_get_stats(&publish);
 	memset(nulls, false, sizeof(nulls));
-	values[0] = CStringGetTextDatum(tracking_engine());
+	values[0] = CStringGetTextDatum(engine_name());
 	values[1] = LSNGetDatum(coverage.start);
 	values[2] = LSNGetDatum(coverage.end);
 	values[3] = Int64GetDatum((int64) map.size);
@@ -564,6 +566,6 @@ ptrack_stat(PG_FUNCTION_ARGS)
 	values[9] = Float8GetDatum(publish.last_usec / 1000.0);
 	values[10] = Int64GetDatum(coverage.gaps);
 	values[11] = Int64GetDatum((int64) map.overflows);
-	values[12] = Int64GetDatum(0);	/* changes are known as they are made */
+	values[12] = Int64GetDatum(engine_follows() ? (int64) follow_lag() : 0);
 	return make_row(desc, values, nulls);
 }

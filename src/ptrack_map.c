@@ -544,18 +544,17 @@ map_note_start(XLogRecPtr redo)
 }
 
 /*
- * A record was inserted, or is about to be replayed.  Adds it to what tells
- * this history from others: with a WAL insertion lock held, or in the startup
- * process.  The order of records does not matter, since they have their LSNs.
+ * A record was inserted, is about to be replayed, or was read: adds its
+ * fingerprint.  With a WAL insertion lock held, or in the one process that marks.
+ * The order of records does not matter.
  */
 void
-map_note_record(XLogRecPtr lsn, pg_crc32c crc)
+map_note_sum(uint64 fingerprint)
 {
 	uint64		cycle = pg_atomic_read_u64(&shared->running.cycle);
 	pg_atomic_uint64 *sum = &sums[MyProcNumber].half[cycle & 1];
 
-	/* The factor is odd: two records with different CRCs never are the same. */
-	pg_atomic_write_u64(sum, pg_atomic_read_u64(sum) + (uint64) crc * (lsn | 1));
+	pg_atomic_write_u64(sum, pg_atomic_read_u64(sum) + fingerprint);
 }
 
 static uint64
@@ -645,7 +644,7 @@ pass_cut(uint64 cycle, const MapCut *cut)
 		read_cut(&passed->cuts[i], &cuts[i]);
 	count = thin_out(cuts, count, pg_atomic_read_u64(&oldest_half(&cycle)->state->start));
 	cuts[count] = *cut;
-	cuts[count++].sum = half_sum(&halves[cycle & 1]);
+	cuts[count++].sum = half_sum(&halves[cycle & 1]) - cut->sum;
 
 	pg_atomic_write_u32(&passed->version, version + 1);
 	pg_write_barrier();
@@ -686,7 +685,8 @@ read_passed_cuts(MapCut *cuts)
  * redo point was fixed or could not publish, or because publishing is slower
  * than replay, then the running cycle simply goes on across this redo point:
  * its summary will say a little too much, and nothing is lost.  The same if the
- * caller says that the cycle must go on.
+ * caller says that the cycle must go on.  The sum in the cut is of records that
+ * were added and come after it.
  */
 void
 map_cut(XLogRecPtr old_redo, const MapCut *cut, bool may_swap)
@@ -717,6 +717,57 @@ map_cut(XLogRecPtr old_redo, const MapCut *cut, bool may_swap)
 	/* A copy that sees the new cycle number must see all of the above. */
 	pg_write_barrier();
 	pg_atomic_write_u64(&shared->running.cycle, cycle + 1);
+}
+
+/*
+ * The checkpoint of a redo point that the map was told of is complete, and was
+ * made at that time.  For the process that cuts.
+ */
+void
+map_time_cut(XLogRecPtr redo, int64 time)
+{
+	uint64		cycle;
+	MapCut		cuts[MAP_PASSED_CUTS];
+	MapHalf    *half;
+	MapCut		cut;
+
+	running_half(&cycle);
+	half = other_half(cycle);
+	read_cut(&half->state->end, &cut);
+	if (is_frozen(half) && cut.redo == redo)
+	{
+		cut.time_min = cut.time_max = cut.time = time;
+		write_cut(&half->state->end, &cut);
+	}
+	for (int i = read_passed_cuts(cuts) - 1; i >= 0; i--)
+	{
+		if (cuts[i].redo != redo)
+			continue;
+		pg_atomic_write_u64(&shared->passed.cuts[i].field[2], (uint64) time);
+		pg_atomic_write_u64(&shared->passed.cuts[i].field[3], (uint64) time);
+	}
+}
+
+/*
+ * The cycle that is running, and the sum of fingerprints in it so far.
+ */
+uint64
+map_running_sum(uint64 *cycle)
+{
+	return half_sum(running_half(cycle));
+}
+
+/*
+ * Moves what was added last from the half that was just frozen: it belongs to
+ * what follows.  For the process that cuts, which added it.
+ */
+void
+map_return_sum(uint64 sum)
+{
+	uint64		cycle = pg_atomic_read_u64(&shared->running.cycle);
+	pg_atomic_uint64 *frozen = &sums[MyProcNumber].half[(cycle + 1) & 1];
+
+	pg_atomic_write_u64(frozen, pg_atomic_read_u64(frozen) - sum);
 }
 
 /* Notes a fork as new, if the item says that it was new in an earlier cycle. */
@@ -776,20 +827,10 @@ map_note_carried(const ChangeItem *item)
 	half_carry(&halves[0], item);
 }
 
-/*
- * The frozen half became durable: clears it for the next cycle.
- */
-void
-map_release_frozen(void)
+/* Empties the tables of a half; the lock is held exclusively. */
+static void
+half_clear(MapHalf *half)
 {
-	uint64		cycle;
-	MapHalf    *half;
-
-	lock_map(LW_EXCLUSIVE);
-	running_half(&cycle);
-	half = other_half(cycle);
-	Assert(pg_atomic_read_u32(&half->state->state) == HALF_FROZEN);
-
 	for (int t = 0; t < MAP_TABLES; t++)
 	{
 		for (uint32 slot = 0; slot < half->slots[t]; slot++)
@@ -804,15 +845,55 @@ map_release_frozen(void)
 				memset(&half->limits[slot], 0, sizeof(MapLimits));
 			memset(key, 0, sizeof(*key));
 		}
-	}
-	for (int t = 0; t < MAP_TABLES; t++)
 		pg_atomic_write_u32(&half->state->used[t], 0);
+	}
 	pg_atomic_write_u32(&half->state->everything, 0);
 	pg_atomic_write_u32(&half->state->coarse, 0);
 	half_clear_sum(half);
 	pg_atomic_write_u64(&half->state->start, InvalidXLogRecPtr);
 	pg_write_barrier();
 	pg_atomic_write_u32(&half->state->state, HALF_FREE);
+}
+
+/*
+ * The frozen half became durable: clears it for the next cycle.
+ */
+void
+map_release_frozen(void)
+{
+	uint64		cycle;
+	MapHalf    *half;
+
+	lock_map(LW_EXCLUSIVE);
+	running_half(&cycle);
+	half = other_half(cycle);
+	Assert(is_frozen(half));
+	half_clear(half);
+	LWLockRelease(map_lock);
+}
+
+/*
+ * Forgets everything: what the map knows begins at that redo point.  For when
+ * nobody marks.
+ */
+void
+map_begin_anew(XLogRecPtr redo)
+{
+	uint64		cycle;
+	MapHalf    *half;
+
+	lock_map(LW_EXCLUSIVE);
+	half = running_half(&cycle);
+	half_clear(other_half(cycle));
+	half_clear(half);
+	pg_atomic_write_u32(&half->state->state, HALF_RUNNING);
+	pg_atomic_write_u64(&half->state->start, redo);
+	pg_atomic_write_u64(&half->state->start_time, 0);
+	pg_atomic_write_u64(&half->state->start_sum, 0);
+	pg_atomic_write_u32(&shared->passed.count, 0);
+
+	/* The same half again, and no process may take a piece for one of it. */
+	pg_atomic_write_u64(&shared->running.cycle, cycle + 2);
 	LWLockRelease(map_lock);
 }
 

@@ -8,7 +8,6 @@
 
 #include "access/xlogdefs.h"
 #include "common/change_item.h"
-#include "port/pg_crc32c.h"
 #include "storage/lwlock.h"
 #include "wal_records.h"
 
@@ -24,7 +23,7 @@ typedef struct MapCut
 								 * 0: not known */
 	int64		time;			/* when it was fixed; in recovery, about */
 	uint64		sum;			/* fingerprints of the half's records before
-								 * it */
+								 * it; to map_cut, of those after it */
 } MapCut;
 
 /*
@@ -69,8 +68,12 @@ extern Size map_shmem_size(int megabytes);
 extern void map_shmem_init(int megabytes, LWLock *lock, LWLock *gate);
 
 extern void map_note_start(XLogRecPtr redo);
-extern void map_note_record(XLogRecPtr lsn, pg_crc32c crc);
+extern void map_note_sum(uint64 fingerprint);
 extern void map_cut(XLogRecPtr old_redo, const MapCut *cut, bool may_swap);
+extern void map_time_cut(XLogRecPtr redo, int64 time);
+extern uint64 map_running_sum(uint64 *cycle);
+extern void map_return_sum(uint64 sum);
+extern void map_begin_anew(XLogRecPtr redo);
 extern void map_note_everything(void);
 extern void map_note_carried(const ChangeItem *item);
 extern void map_carry_new_relations(const MapSnapshot *ended);

@@ -6,7 +6,9 @@
  * buffers were written and before the checkpoint record is: a crash after that
  * record does not replay what the cycle holds, a crash before it does.  In
  * recovery, ptrack's worker publishes cycles as soon as they end; what it has
- * not done by then, a restartpoint does.  One lock keeps them apart.
+ * not done by then, a restartpoint does.  On servers without hooks it is the
+ * worker, too, once WAL tells that the checkpoint is complete.  One lock keeps
+ * them apart.
  *
  * Nothing here may fail the checkpoint.  When a summary cannot be published,
  * there is a warning, the map keeps what it holds, and the worker and the next
@@ -34,6 +36,7 @@
 #include "catalog/pg_control.h"
 #include "change_merge.h"
 #include "common/controldata_utils.h"
+#include "engine.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "port/pg_bswap.h"
@@ -45,6 +48,7 @@
 #include "storage/spin.h"
 #include "summary_store.h"
 #include "utils/memutils.h"
+#include "wal_follow.h"
 
 /*
  * For so many checkpoints, an I/O error on the summary before the server's
@@ -67,7 +71,8 @@ typedef struct PublishShared
 	XLogRecPtr	start_redo;		/* invalid: not known */
 	TimeLineID	start_tli;
 	pg_time_t	start_time;		/* when it was made */
-	bool		start_minimal;	/* WAL to be replayed is of wal_level minimal */
+	bool		was_minimal;	/* WAL before is of wal_level minimal, */
+	bool		start_minimal;	/* and has to be replayed */
 	XLogRecPtr	start_rewritten;	/* pg_checksums may have been run there, on a
 									 * standby; invalid: not so */
 
@@ -114,8 +119,8 @@ note_start(void)
 		shared->start_redo = control->checkPointCopy.redo;
 		shared->start_tli = control->checkPointCopy.ThisTimeLineID;
 		shared->start_time = control->checkPointCopy.time;
-		shared->start_minimal = control->wal_level == WAL_LEVEL_MINIMAL &&
-			control->state != DB_SHUTDOWNED;
+		shared->was_minimal = control->wal_level == WAL_LEVEL_MINIMAL;
+		shared->start_minimal = shared->was_minimal && control->state != DB_SHUTDOWNED;
 		if (control->state == DB_SHUTDOWNED_IN_RECOVERY &&
 			control->data_checksum_version != 0)
 			shared->start_rewritten = control->minRecoveryPoint;
@@ -228,6 +233,20 @@ publish_live_lineage(const MapSnapshot *frozen, const MapSnapshot *running,
 		between = lineage_after(start, frozen->end.sum - frozen->start_sum);
 	}
 	return find_cut(running, lsn, &between, lineage);
+}
+
+/*
+ * The lineage after so many fingerprints of the running cycle, given that at the
+ * start of the live map.
+ */
+Lineage
+publish_running_lineage(const MapSnapshot *frozen, const MapSnapshot *running,
+						const Lineage *start, uint64 sum)
+{
+	sum -= running->start_sum;
+	if (!XLogRecPtrIsInvalid(frozen->start))
+		sum += frozen->end.sum - frozen->start_sum;
+	return lineage_after(start, sum);
 }
 
 /*
@@ -353,6 +372,84 @@ learn_start(XLogRecPtr start, StartKnowledge *knowledge)
 		knowledge->fit = FIT_NOT;
 }
 
+/*
+ * Where to look for what leads to the server's start, if nothing ends there: so
+ * many redo points are tried, the latest first.
+ */
+#define MAX_FOLLOW_TRIES	8
+
+typedef struct FollowChoice
+{
+	RedoPoint	point;
+	StoredSummary summary;
+} FollowChoice;
+
+/* Keeps the latest redo points, in descending order. */
+static int
+add_choice(FollowChoice *choices, int count, const RedoPoint *point,
+		   const StoredSummary *summary)
+{
+	int			at = count;
+
+	while (at > 0 && choices[at - 1].point.lsn < point->lsn)
+		at--;
+	if (at == MAX_FOLLOW_TRIES)
+		return count;
+	if (count < MAX_FOLLOW_TRIES)
+		count++;
+	memmove(&choices[at + 1], &choices[at], (count - at - 1) * sizeof(FollowChoice));
+	choices[at].point = *point;
+	choices[at].summary = *summary;
+	return count;
+}
+
+static int
+list_choices(FollowChoice *choices, XLogRecPtr start)
+{
+	StoreList	list;
+	SummaryInfo info;
+	int			count = 0;
+
+	store_list(&list);
+	for (int i = 0; i < list.count; i++)
+	{
+		if (list.summaries[i].start >= start ||
+			store_check(&list.summaries[i], &info) != STORE_GOOD)
+			continue;
+		for (int n = 0; n < info.npoints; n++)
+		{
+			if (info.points[n].lsn < start)
+				count = add_choice(choices, count, &info.points[n], &list.summaries[i]);
+		}
+		pfree(info.points);
+	}
+	return count;
+}
+
+/*
+ * When WAL is followed: finds the latest redo point before the server's start
+ * from which WAL leads there.  That is where the last run had come to.
+ */
+static void
+learn_before_start(XLogRecPtr start, StartKnowledge *knowledge)
+{
+	FollowChoice choices[MAX_FOLLOW_TRIES];
+	TimeLineID	tli = pg_atomic_read_u32(&shared->redo_tli);
+	int			count = shared->was_minimal ? 0 : list_choices(choices, start);
+
+	for (int i = 0; i < count; i++)
+	{
+		const RedoPoint *point = &choices[i].point;
+
+		if (knowledge->fit != FIT_NOT && point->lsn < knowledge->point.lsn)
+			break;
+		if (follow_from(point, start, tli ? tli : shared->start_tli))
+			learn_point(point, FIT_SURE, &choices[i].summary, knowledge);
+	}
+	if (knowledge->ambiguous)
+		knowledge->fit = FIT_NOT;
+}
+
 /* What was new in a summary's range counts as new in the first cycle, too. */
 static void
 carry_from(const StoredSummary *summary)
@@ -385,7 +482,12 @@ complete_first_cycle(const StartKnowledge *start)
 		return;
 	if (start->fit == FIT_NOT ||
 		(checksums && (start->point.flags & POINT_CHECKSUMS) == 0))
+	{
+		/* The first cycle may begin before the server was down. */
+		if (engine_follows())
+			shared->start_rewritten = Max(shared->start_rewritten, shared->start_redo);
 		map_note_everything();
+	}
 	else if (shared->start_minimal)
 		carry_from(&start->before);
 }
@@ -398,15 +500,50 @@ complete_first_cycle(const StartKnowledge *start)
 static bool
 have_start(void)
 {
-	if (XLogRecPtrIsInvalid(map_get_start()))
-		map_note_start(GetRedoRecPtr());
 	if (RecoveryInProgress())
 	{
+		if (engine_follows() && GetRecoveryState() == RECOVERY_STATE_CRASH)
+			return false;
 		publish_note_redo();
 		if (pg_atomic_read_u32(&shared->redo_tli) == 0)
 			return false;
 	}
-	return !XLogRecPtrIsInvalid(map_get_start());
+	if (XLogRecPtrIsInvalid(map_get_start()) && !engine_follows())
+		map_note_start(GetRedoRecPtr());
+	return engine_follows() || !XLogRecPtrIsInvalid(map_get_start());
+}
+
+/*
+ * Where what is known of this run begins: at the server's start, or where WAL
+ * leads there from, when that is followed and was not replayed already.
+ */
+static XLogRecPtr
+find_start(StartKnowledge *knowledge)
+{
+	XLogRecPtr	start = map_get_start();
+
+	if (!XLogRecPtrIsInvalid(start))
+	{
+		learn_start(start, knowledge);
+		return start;
+	}
+	start = XLogRecPtrIsInvalid(shared->start_redo) ? GetRedoRecPtr() : shared->start_redo;
+	learn_start(start, knowledge);
+	if (knowledge->fit == FIT_NOT && !knowledge->unreadable)
+		learn_before_start(start, knowledge);
+	return knowledge->fit == FIT_NOT ? start : knowledge->point.lsn;
+}
+
+static Lineage
+new_lineage(void)
+{
+	Lineage		lineage;
+
+	if (!pg_strong_random(lineage.id, LINEAGE_LEN))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate a random lineage identifier")));
+	return lineage;
 }
 
 /*
@@ -426,22 +563,41 @@ check_start(void)
 	if (!have_start())
 		return false;
 
-	start = map_get_start();
-	learn_start(start, &knowledge);
+	start = find_start(&knowledge);
 	if (knowledge.fit == FIT_NOT && knowledge.unreadable &&
 		shared->start_misses < MAX_START_MISSES)
 		return false;
 	complete_first_cycle(&knowledge);
-	if (knowledge.fit != FIT_NOT)
-		lineage = knowledge.point.lineage;
-	else if (!pg_strong_random(lineage.id, LINEAGE_LEN))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate a random lineage identifier")));
+	lineage = knowledge.fit != FIT_NOT ? knowledge.point.lineage : new_lineage();
 	remember_point(start, &lineage);
+	if (engine_follows() && XLogRecPtrIsInvalid(map_get_start()))
+	{
+		map_note_start(start);
+		follow_begin(start);
+	}
 	pg_write_barrier();
 	pg_atomic_write_u32(&shared->start_checked, 1);
 	return true;
+}
+
+/* The same, and WAL is followed from where redo came to, if it is to be. */
+static bool
+check_start_and_follow(void)
+{
+	if (!check_start())
+		return false;
+	if (engine_follows() && !follow_begun())
+		follow_begin(InvalidXLogRecPtr);
+	return true;
+}
+
+static bool
+start_known(void)
+{
+	bool		checked = pg_atomic_read_u32(&shared->start_checked) != 0;
+
+	pg_read_barrier();
+	return checked && (!engine_follows() || follow_begun());
 }
 
 /*
@@ -453,13 +609,10 @@ publish_check_start(void)
 {
 	bool		checked;
 
-	if (pg_atomic_read_u32(&shared->start_checked) != 0)
-	{
-		pg_read_barrier();
+	if (start_known())
 		return;
-	}
 	LWLockAcquire(publish_lock, LW_EXCLUSIVE);
-	checked = check_start();
+	checked = check_start_and_follow();
 	LWLockRelease(publish_lock);
 	if (!checked)
 		ereport(ERROR,
@@ -503,6 +656,10 @@ redo_point(const MapCut *cut, const MapSnapshot *snapshot, const Lineage *start)
 	point.lineage = lineage_after(start, cut->sum - snapshot->start_sum);
 	point.time_min = cut->time_min;
 	point.time_max = cut->time_max;
+
+	/* WAL went on and did not tell of it: no server starts from there. */
+	if (engine_follows() && cut->time_max == 0)
+		point.time_min = point.time_max = 1;
 	return point;
 }
 
@@ -640,7 +797,7 @@ publish_locked(XLogRecPtr redo)
 	uint64		before = pg_atomic_read_u64(&shared->published);
 
 	INSTR_TIME_SET_CURRENT(begin);
-	if (!check_start())
+	if (!check_start_and_follow())
 		return XLogRecPtrIsInvalid(redo);
 	done = publish_before(redo);
 	INSTR_TIME_SET_CURRENT(end);
@@ -714,37 +871,62 @@ publish_at_checkpoint(XLogRecPtr redo)
 
 /*
  * Up to which redo point there are cycles that the worker should publish; if
- * there is none, invalid.  In recovery these are all that the map was cut after.
- * Otherwise they are checkpoints', which see to it themselves unless the latest
- * attempt failed.
+ * there is none, invalid.  In recovery these are all that the map was cut after,
+ * and when WAL is followed, those whose checkpoint is complete.  Otherwise they
+ * are checkpoints', which see to it themselves unless the latest attempt failed.
+ *
+ * all: no more is to be learned of the checkpoint.
  */
 static XLogRecPtr
-left_over(void)
+left_over(bool all)
 {
 	MapSnapshot frozen;
 	MapSnapshot running;
+	const MapCut *cut = &frozen.end;
+	bool		follows = engine_follows();
+	bool		failed = pg_atomic_read_u32(&shared->failed) != 0;
 
-	if (!RecoveryInProgress() && pg_atomic_read_u32(&shared->failed) == 0)
+	if (!RecoveryInProgress() && !follows && !failed)
 		return InvalidXLogRecPtr;
 	map_get_cuts(&frozen, &running);
-	if (!RecoveryInProgress() && !XLogRecPtrIsInvalid(running.end.redo))
+	if (!RecoveryInProgress() && !follows && !XLogRecPtrIsInvalid(running.end.redo))
 		return running.end.redo;
-	return XLogRecPtrIsInvalid(frozen.start) ? InvalidXLogRecPtr : frozen.end.redo;
+	if (XLogRecPtrIsInvalid(frozen.start))
+	{
+		if (!follows || !failed)
+			return InvalidXLogRecPtr;
+		cut = &running.end;
+	}
+	return follows && !all && cut->time_max == 0 ? InvalidXLogRecPtr : cut->redo;
 }
 
 /*
- * For ptrack's worker: publishes cycles that ended in recovery, or that could
- * not be published before.  Also does what publish_check_start does, as soon as
- * that is possible.  Never throws.
+ * For ptrack's worker: publishes cycles that ended in recovery, or in WAL that
+ * it follows, or that could not be published before.  Also does what
+ * publish_check_start does, as soon as that is possible.  Never throws.
  */
 void
-publish_in_background(void)
+publish_in_background(bool all)
 {
-	XLogRecPtr	redo = left_over();
+	XLogRecPtr	redo = left_over(all);
 
-	if (!XLogRecPtrIsInvalid(redo) ||
-		pg_atomic_read_u32(&shared->start_checked) == 0)
+	if (!XLogRecPtrIsInvalid(redo) || !start_known())
 		(void) publish_caught(redo);
+}
+
+/*
+ * What was known is of no use any more, since something after it is not: begins
+ * a new history at that redo point.  For ptrack's worker.
+ */
+void
+publish_begin_anew(XLogRecPtr redo)
+{
+	Lineage		lineage = new_lineage();
+
+	LWLockAcquire(publish_lock, LW_EXCLUSIVE);
+	map_begin_anew(redo);
+	remember_point(redo, &lineage);
+	LWLockRelease(publish_lock);
 }
 
 void

@@ -25,13 +25,18 @@ extern bool publish_may_cut_redo(XLogRecPtr redo);
 extern void publish_check_start(void);
 extern void publish_flush_wal(XLogRecPtr lsn);
 extern void publish_at_checkpoint(XLogRecPtr redo);
-extern void publish_in_background(void);
+extern void publish_in_background(bool all);
+extern void publish_begin_anew(XLogRecPtr redo);
 
 extern bool publish_lineage(XLogRecPtr lsn, Lineage *lineage);
 extern bool publish_live_lineage(const MapSnapshot *frozen,
 								 const MapSnapshot *running,
 								 const Lineage *start, XLogRecPtr lsn,
 								 Lineage *lineage);
+
+extern Lineage publish_running_lineage(const MapSnapshot *frozen,
+									   const MapSnapshot *running,
+									   const Lineage *start, uint64 sum);
 
 extern void publish_get_stats(PublishStats *stats);
 

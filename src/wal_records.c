@@ -35,6 +35,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlogrecord.h"
+#include "catalog/pg_control.h"
 #include "catalog/storage_xlog.h"
 #include "commands/dbcommands_xlog.h"
 #include "storage/bufpage.h"
@@ -629,4 +630,40 @@ wal_redo_effects(XLogReaderState *reader, const WalEffects *effects)
 	record.data_skip = 0;
 	record.data_len = data.len;
 	wal_record_effects(&record, effects);
+}
+
+/*
+ * Is this a record that tells of redo points or of wal_level?
+ */
+bool
+wal_checkpoint(XLogReaderState *reader, WalCheckpoint *checkpoint)
+{
+	CheckPoint	completed;
+	xl_parameter_change change;
+	int			level;
+
+	if (XLogRecGetRmid(reader) != RM_XLOG_ID)
+		return false;
+	memset(checkpoint, 0, sizeof(*checkpoint));
+	switch (XLogRecGetInfo(reader) & ~XLR_INFO_MASK)
+	{
+		case XLOG_CHECKPOINT_SHUTDOWN:
+		case XLOG_CHECKPOINT_ONLINE:
+			memcpy(&completed, XLogRecGetData(reader), sizeof(completed));
+			checkpoint->redo = completed.redo;
+			checkpoint->time = completed.time;
+			checkpoint->at_redo = completed.redo == reader->ReadRecPtr;
+			return true;
+		case XLOG_CHECKPOINT_REDO:
+			memcpy(&level, XLogRecGetData(reader), sizeof(level));
+			checkpoint->at_redo = true;
+			checkpoint->minimal = level < WAL_LEVEL_REPLICA;
+			return true;
+		case XLOG_PARAMETER_CHANGE:
+			memcpy(&change, XLogRecGetData(reader), sizeof(change));
+			checkpoint->minimal = change.wal_level < WAL_LEVEL_REPLICA;
+			return true;
+		default:
+			return false;
+	}
 }

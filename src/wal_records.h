@@ -7,6 +7,8 @@
 
 #include "access/xlog_internal.h"
 #include "access/xlogreader.h"
+#include "catalog/pg_control.h"
+#include "port/pg_crc32c.h"
 #include "storage/relfilelocator.h"
 
 /*
@@ -32,6 +34,35 @@ typedef struct WalEffects
 
 	void	   *arg;
 } WalEffects;
+
+/*
+ * What a record says of checkpoints.
+ */
+typedef struct WalCheckpoint
+{
+	bool		at_redo;		/* the record is at a redo point */
+	XLogRecPtr	redo;			/* of the checkpoint that it completes; invalid:
+								 * it completes none */
+	int64		time;			/* of that checkpoint, in seconds since 1970 */
+	bool		minimal;		/* what follows is of wal_level minimal */
+} WalCheckpoint;
+
+extern bool wal_checkpoint(XLogReaderState *reader, WalCheckpoint *checkpoint);
+
+/*
+ * What a record contributes to the sum that tells this history from others.  The
+ * record of a shutdown checkpoint does not: whoever starts from it does not get
+ * to see it, while standbys that are running do.  The factor is odd, so that two
+ * records with different checksums never are the same.
+ */
+static inline uint64
+wal_fingerprint(RmgrId rmid, uint8 info, XLogRecPtr lsn, pg_crc32c crc)
+{
+	if (unlikely(rmid == RM_XLOG_ID &&
+				 (info & ~XLR_INFO_MASK) == XLOG_CHECKPOINT_SHUTDOWN))
+		return 0;
+	return (uint64) crc * (lsn | 1);
+}
 
 extern void wal_insert_effects(const XLogRecData *rdata, const WalEffects *effects);
 extern void wal_redo_effects(XLogReaderState *reader, const WalEffects *effects);

@@ -2,10 +2,11 @@
  * worker.c
  *		ptrack's background worker.
  *
- * It does what need not be done by anyone else: it publishes cycles that ended
- * in recovery, or could not be published when they did; and it merges and
- * removes old summaries.  Nothing depends on it but how many files there are,
- * and how exact a standby's summaries are.
+ * It does what need not be done by anyone else: on servers without hooks it
+ * follows WAL; it publishes cycles that ended in recovery, or could not be
+ * published when they did; and it merges and removes old summaries.  Nothing
+ * depends on it but how many files there are, how exact a standby's summaries
+ * are, and how much WAL queries have to read.
  *
  * It is there from the start of the server on, during recovery too, and has
  * no database.  What fails is reported, and tried again a little later.
@@ -14,11 +15,14 @@
 
 #include "compat.h"
 
+#include "access/xlog.h"
+#include "engine.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "port/atomics.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "ptrack_map.h"
 #include "publish.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -29,12 +33,19 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "wal_follow.h"
+#include "wal_slot.h"
 #include "worker.h"
 
 PGDLLEXPORT void ptrack_worker_main(Datum arg);
+PGDLLEXPORT void ptrack_cleanup_main(Datum arg);
 
 /* How long to wait when nobody wakes the worker, and before it is restarted. */
 #define NAP_MS			10000
+
+/* How long to wait for more WAL, at least and at most. */
+#define FOLLOW_NAP_MS	100
+#define FOLLOW_MAX_NAP_MS	2000
 
 /* How long until something may be possible that is not yet, at the start, */
 #define SHORT_NAP_MS	500
@@ -78,20 +89,23 @@ worker_shmem_init(void)
 }
 
 /*
- * Registers the worker, while the library is preloaded.
+ * Registers the worker, while the library is preloaded.  If tracking is off, it
+ * only sees to it that nothing stays behind.
  */
 void
-worker_register(void)
+worker_register(bool tracking)
 {
 	BackgroundWorker worker = {0};
 
 	strlcpy(worker.bgw_name, "ptrack worker", BGW_MAXLEN);
 	strlcpy(worker.bgw_type, "ptrack worker", BGW_MAXLEN);
 	strlcpy(worker.bgw_library_name, "ptrack", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "ptrack_worker_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name,
+			tracking ? "ptrack_worker_main" : "ptrack_cleanup_main", BGW_MAXLEN);
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
-	worker.bgw_start_time = BgWorkerStart_PostmasterStart;
-	worker.bgw_restart_time = NAP_MS / 1000;
+	worker.bgw_start_time = tracking ? BgWorkerStart_PostmasterStart :
+		BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = tracking ? NAP_MS / 1000 : BGW_NEVER_RESTART;
 	RegisterBackgroundWorker(&worker);
 }
 
@@ -183,6 +197,57 @@ handle_interrupts(void)
 								 * goes on */
 }
 
+/*
+ * Follows WAL.  Returns how long to nap: the longer, the longer there was nothing
+ * to be read.
+ */
+static long
+follow_caught(MemoryContext context)
+{
+	static long nap = 0;
+	volatile bool busy = false;
+
+	if (!engine_follows())
+		return NAP_MS;
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		busy = follow_wal();
+	}
+	PG_CATCH();
+	{
+		LWLockReleaseAll();
+		EmitErrorReport();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContextReset(context);
+	nap = busy ? FOLLOW_NAP_MS : Min(2 * Max(nap, FOLLOW_NAP_MS), FOLLOW_MAX_NAP_MS);
+	return nap;
+}
+
+/* Has the server keep what was not yet read, or made durable. */
+static void
+hold_wal(void)
+{
+	TimeLineID	tli;
+	XLogRecPtr	start = map_get_start();
+
+	if (!engine_follows())
+	{
+		static bool dropped = false;
+
+		if (!dropped && engine_has_hooks() && !RecoveryInProgress())
+		{
+			wal_slot_drop();
+			dropped = true;
+		}
+	}
+	else if (XLogIsNeeded() && follow_begun() && !XLogRecPtrIsInvalid(start))
+		wal_slot_hold(start, Max(start, follow_end(&tli)));
+}
+
 void
 ptrack_worker_main(Datum arg)
 {
@@ -198,12 +263,26 @@ ptrack_worker_main(Datum arg)
 	for (;;)
 	{
 		long		nap;
+		long		follow_nap;
 
 		handle_interrupts();
-		publish_in_background();
+		publish_in_background(false);
+		hold_wal();
+		follow_nap = follow_caught(context);
 		nap = tidy_when_due(context);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 nap, PG_WAIT_EXTENSION);
+						 Min(nap, follow_nap), PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 	}
+}
+
+/*
+ * In place of the worker when tracking is off: drops the replication slot that
+ * it may have left.
+ */
+void
+ptrack_cleanup_main(Datum arg)
+{
+	BackgroundWorkerUnblockSignals();
+	wal_slot_drop();
 }

@@ -10,7 +10,7 @@ extern int	worker_keep_minutes;
 
 extern Size worker_shmem_size(void);
 extern void worker_shmem_init(void);
-extern void worker_register(void);
+extern void worker_register(bool tracking);
 extern void worker_wake(void);
 
 #endif							/* PTRACK_WORKER_H */

@@ -12,7 +12,7 @@ use PtrackCopy;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(new_node new_standby checkpoint restartpoint catch_up
+our @EXPORT = qw(new_node new_standby checkpoint follows_wal await_summary restartpoint catch_up
   changed_blocks core_blocks lines_missing differences_from_core pagemap
   base_copy refresh_node compare_copy fails_like summary_files summary_crc
   write_summary summary_points change_summary_times
@@ -82,14 +82,35 @@ sub restartpoint
 	return $redo;
 }
 
-# Makes a checkpoint and returns its redo point.
+# Makes a checkpoint and returns its redo point.  Where WAL is followed, that
+# takes a moment to be done; unless the node was told not to wait for it.
 sub checkpoint
 {
 	my ($node) = @_;
 
 	$node->safe_psql('postgres', 'CHECKPOINT');
-	return $node->safe_psql('postgres',
-		'SELECT redo_lsn FROM pg_control_checkpoint()');
+	my $redo = $node->safe_psql('postgres', 'SELECT redo_lsn FROM pg_control_checkpoint()');
+	await_summary($node, $redo) if follows_wal() && !$node->{ptrack_no_wait};
+	return $redo;
+}
+
+# Is this a server whose changes are known by following WAL?
+sub follows_wal
+{
+	return ($ENV{PTRACK_ENGINE} // '') eq 'wal';
+}
+
+# Waits until there is a summary that ends at that redo point.
+sub await_summary
+{
+	my ($node, $redo) = @_;
+	my $name = sprintf '%08X%08X.summary', map { hex } split m{/}, $redo;
+
+	poll_until(sub {
+		$node->safe_psql('postgres', 'SELECT ptrack_init_lsn()');
+		return glob $node->data_dir . "/ptrack/*$name";
+	}) or die $node->name . " publishes no summary that ends at $redo";
+	return;
 }
 
 # The changes in a range, as lines "space/database/relation/fork:block", with
