@@ -21,6 +21,7 @@ OBJS = \
 	src/relation_files.o \
 	src/summary_store.o \
 	src/tidy.o \
+	src/wal_fill.o \
 	src/wal_follow.o \
 	src/wal_reader.o \
 	src/wal_records.o \

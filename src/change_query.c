@@ -351,7 +351,7 @@ open_sources(ChangeQuery *query, const Chain *chain, int point,
 			 const QueryRange *range, bool have_frozen)
 {
 	query->merge = change_merge_create(chain->npoints + 3);
-	if (range->start >= range->tail)
+	if (range->start >= range->tail && range->start > publish_beyond_wal())
 		return true;
 	for (; chain->points[point].file >= 0; point = chain->points[point].above)
 	{

@@ -15,13 +15,12 @@
 #include "compat.h"
 
 #include "access/xlog.h"
-#include "access/xlog_internal.h"
-#include "access/xlogrecovery.h"
 #include "engine.h"
 
 int			engine_setting = ENGINE_AUTO;
 
 static bool has_hooks;
+static bool follows_recovery;
 
 /*
  * Insertion is hooked.  Said while the library loads, or never.
@@ -30,6 +29,16 @@ void
 engine_use_hooks(void)
 {
 	has_hooks = true;
+}
+
+/*
+ * WAL is followed in archive recovery, too: where redo points are not in it, redo
+ * comes to know of them too late.  Said while the library loads, or never.
+ */
+void
+engine_follow_recovery(void)
+{
+	follows_recovery = true;
 }
 
 bool
@@ -44,17 +53,25 @@ engine_has_hooks(void)
 bool
 engine_follows(void)
 {
-	return !has_hooks && (!REDO_POINTS_IN_WAL || !RecoveryInProgress());
+	return !has_hooks && (follows_recovery || !RecoveryInProgress());
 }
 
 /*
- * Does redo mark what it replays?  For the startup process.  Whoever follows WAL
- * reads what crash recovery replays, too.
+ * Would they have to be, while WAL does not tell all of them?
+ */
+bool
+engine_lacks_wal(void)
+{
+	return engine_follows() && !XLogIsNeeded();
+}
+
+/*
+ * Does redo mark what it replays?
  */
 bool
 engine_marks_redo(void)
 {
-	return has_hooks || (REDO_POINTS_IN_WAL && ArchiveRecoveryRequested);
+	return !follows_recovery;
 }
 
 /*

@@ -16,8 +16,10 @@ typedef enum EngineSetting
 extern int	engine_setting;
 
 extern void engine_use_hooks(void);
+extern void engine_follow_recovery(void);
 extern bool engine_has_hooks(void);
 extern bool engine_follows(void);
+extern bool engine_lacks_wal(void);
 extern bool engine_marks_redo(void);
 extern const char *engine_name(void);
 

@@ -350,14 +350,16 @@ choose_engine(void)
 {
 	const char *problem;
 
+	if (!REDO_POINTS_IN_WAL && recovery_is_requested())
+	{
+		engine_follow_recovery();
+		return;
+	}
 	if (engine_setting == ENGINE_WAL)
 		return;
 	problem = find_core_hooks();
 	if (problem == NULL)
-	{
-		if (REDO_POINTS_IN_WAL || !recovery_is_requested())
-			engine_use_hooks();
-	}
+		engine_use_hooks();
 	else if (engine_setting == ENGINE_HOOKS || dlsym(RTLD_DEFAULT, "xlog_hooks_version"))
 		ereport(WARNING,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -412,7 +414,14 @@ tracking_disabled(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("ptrack must be loaded via \"shared_preload_libraries\""),
 				 errhint("Add \"shared_preload_libraries = 'ptrack'\" to postgresql.conf, or \"ptrack\" to the libraries listed there, and restart the server.")));
-	return map_size_setting == 0;
+	if (map_size_setting == 0)
+		return true;
+	if (engine_lacks_wal())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("WAL does not tell all changes when \"wal_level\" is \"minimal\""),
+				 errhint("Set \"wal_level\" to \"replica\" or \"logical\" and restart the server.")));
+	return false;
 }
 
 /*
@@ -426,9 +435,4 @@ tracking_require(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("change tracking is disabled"),
 				 errhint("Set \"ptrack.map_size\" to a value greater than zero and restart the server.")));
-	if (engine_follows() && !XLogIsNeeded())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("WAL does not tell all changes when \"wal_level\" is \"minimal\""),
-				 errhint("Set \"wal_level\" to \"replica\" or \"logical\" and restart the server.")));
 }

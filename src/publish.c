@@ -48,6 +48,8 @@
 #include "storage/spin.h"
 #include "summary_store.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "wal_fill.h"
 #include "wal_follow.h"
 
 /*
@@ -65,6 +67,14 @@ typedef struct RecentPoint
 	Lineage		lineage;
 } RecentPoint;
 
+/* What WAL may tell of a gap before the server's start. */
+typedef enum FillState
+{
+	FILL_UNKNOWN,
+	FILL_WANTED,				/* the worker should have a look */
+	FILL_DONE,					/* it has, or will not */
+} FillState;
+
 typedef struct PublishShared
 {
 	/* The checkpoint that the server started from; set before anyone reads. */
@@ -80,6 +90,8 @@ typedef struct PublishShared
 	pg_atomic_uint32 start_checked; /* publish_check_start has succeeded */
 	pg_atomic_uint32 failed;	/* the latest attempt has */
 	int			start_misses;	/* checkpoints at which it had not succeeded */
+	pg_atomic_uint32 worker_there;	/* ptrack's worker has been seen */
+	pg_atomic_uint32 fill;		/* a FillState */
 
 	slock_t		mutex;			/* protects what follows */
 	RecentPoint recent[RECENT_POINTS];
@@ -151,6 +163,8 @@ publish_shmem_init(LWLock *lock)
 		pg_atomic_init_u32(&shared->start_checked, 0);
 		pg_atomic_init_u32(&shared->redo_tli, 0);
 		pg_atomic_init_u32(&shared->failed, 0);
+		pg_atomic_init_u32(&shared->worker_there, 0);
+		pg_atomic_init_u32(&shared->fill, FILL_UNKNOWN);
 		SpinLockInit(&shared->mutex);
 		note_start();
 	}
@@ -160,8 +174,10 @@ publish_shmem_init(LWLock *lock)
  * Lineage
  */
 
-/* The identifier after records with that sum of fingerprints. */
-static Lineage
+/*
+ * The identifier after records with that sum of fingerprints.
+ */
+Lineage
 lineage_after(const Lineage *before, uint64 sum)
 {
 	Lineage		after = *before;
@@ -280,6 +296,16 @@ bool
 publish_may_cut_redo(XLogRecPtr redo)
 {
 	return !shared->start_minimal && redo > shared->start_rewritten;
+}
+
+/*
+ * Up to that LSN, the map knows of changes that WAL does not tell; invalid: of
+ * none.
+ */
+XLogRecPtr
+publish_beyond_wal(void)
+{
+	return shared->start_rewritten;
 }
 
 /*
@@ -418,7 +444,7 @@ list_choices(FollowChoice *choices, XLogRecPtr start)
 			continue;
 		for (int n = 0; n < info.npoints; n++)
 		{
-			if (info.points[n].lsn < start)
+			if (info.points[n].lsn < start && (info.points[n].flags & POINT_MINIMAL) == 0)
 				count = add_choice(choices, count, &info.points[n], &list.summaries[i]);
 		}
 		pfree(info.points);
@@ -427,8 +453,8 @@ list_choices(FollowChoice *choices, XLogRecPtr start)
 }
 
 /*
- * When WAL is followed: finds the latest redo point before the server's start
- * from which WAL leads there.  That is where the last run had come to.
+ * Finds the latest redo point before the server's start from which WAL leads
+ * there.
  */
 static void
 learn_before_start(XLogRecPtr start, StartKnowledge *knowledge)
@@ -534,6 +560,30 @@ find_start(StartKnowledge *knowledge)
 	return knowledge->fit == FIT_NOT ? start : knowledge->point.lsn;
 }
 
+/*
+ * What is known ends before the server's start.  May there be WAL that leads from
+ * there, which ptrack's worker should read first?  If the worker does not show up
+ * for long, this goes on without.
+ */
+#define WORKER_TIMEOUT_MS	10000
+
+static bool
+must_fill(void)
+{
+	uint32		unknown = FILL_UNKNOWN;
+	FollowChoice choices[MAX_FOLLOW_TRIES];
+
+	if (pg_atomic_read_u32(&shared->fill) == FILL_DONE || shared->was_minimal)
+		return false;
+	if (pg_atomic_read_u32(&shared->worker_there) == 0 &&
+		TimestampDifferenceExceeds(PgStartTime, GetCurrentTimestamp(), WORKER_TIMEOUT_MS))
+		return false;
+	if (list_choices(choices, map_get_start()) == 0)
+		return false;
+	pg_atomic_compare_exchange_u32(&shared->fill, &unknown, FILL_WANTED);
+	return true;
+}
+
 static Lineage
 new_lineage(void)
 {
@@ -566,6 +616,8 @@ check_start(void)
 	start = find_start(&knowledge);
 	if (knowledge.fit == FIT_NOT && knowledge.unreadable &&
 		shared->start_misses < MAX_START_MISSES)
+		return false;
+	if (knowledge.fit == FIT_NOT && start == map_get_start() && must_fill())
 		return false;
 	complete_first_cycle(&knowledge);
 	lineage = knowledge.fit != FIT_NOT ? knowledge.point.lineage : new_lineage();
@@ -618,7 +670,7 @@ publish_check_start(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("changes are not known yet"),
-				 errdetail("Recovery has not begun, or the summary before the server's start cannot be read."),
+				 errdetail("Recovery has not begun, or what is known of the time before the server's start is still being looked for."),
 				 errhint("Try again in a moment.")));
 }
 
@@ -652,7 +704,8 @@ redo_point(const MapCut *cut, const MapSnapshot *snapshot, const Lineage *start)
 
 	point.lsn = cut->redo;
 	point.tli = cut->tli;
-	point.flags = DataChecksumsEnabled() ? POINT_CHECKSUMS : 0;
+	point.flags = (DataChecksumsEnabled() ? POINT_CHECKSUMS : 0) |
+		(XLogIsNeeded() ? 0 : POINT_MINIMAL);
 	point.lineage = lineage_after(start, cut->sum - snapshot->start_sum);
 	point.time_min = cut->time_min;
 	point.time_max = cut->time_max;
@@ -667,6 +720,23 @@ static bool
 next_item(void *arg, ChangeItem *item)
 {
 	return map_snapshot_next(arg, item);
+}
+
+/*
+ * What a summary of a range says of itself, besides times.
+ */
+void
+publish_describe(SummaryHeader *header, const RedoPoint *start, const RedoPoint *end)
+{
+	memset(header, 0, sizeof(*header));
+	header->system_identifier = GetSystemIdentifier();
+	header->start = start->lsn;
+	header->start_lineage = start->lineage;
+	header->end = *end;
+	header->block_size = BLCKSZ;
+	header->segment_blocks = RELSEG_SIZE;
+	header->start_time = start->time_max > 1 ? start->time_max : 0;
+	header->end_time = end->time_max > 1 ? end->time_max : 0;
 }
 
 /* Publishes a copy of a half as the summary of [its start, its end). */
@@ -912,6 +982,50 @@ publish_in_background(bool all)
 
 	if (!XLogRecPtrIsInvalid(redo) || !start_known())
 		(void) publish_caught(redo);
+}
+
+/*
+ * ptrack's worker is there.
+ */
+void
+publish_note_worker(void)
+{
+	pg_atomic_write_u32(&shared->worker_there, 1);
+}
+
+/*
+ * For ptrack's worker: if what is known ends before the server's start, reads what
+ * WAL has from there on.  Memory is of the current
+ * context.  It takes no lock: nobody publishes until that is decided.  Returns
+ * whether it is, since this call.
+ */
+bool
+publish_fill_start(void)
+{
+	StartKnowledge knowledge = {0};
+	XLogRecPtr	start = map_get_start();
+	RedoPoint	end = {0};
+
+	if (pg_atomic_read_u32(&shared->fill) != FILL_WANTED)
+		return false;
+	PG_TRY();
+	{
+		learn_before_start(start, &knowledge);
+		end.lsn = start;
+		end.tli = pg_atomic_read_u32(&shared->redo_tli);
+		if (end.tli == 0)
+			end.tli = shared->start_tli;
+		if (start == shared->start_redo)
+			end.time_min = end.time_max = shared->start_time;
+		if (knowledge.fit != FIT_NOT)
+			(void) wal_fill(&knowledge.point, &end);
+	}
+	PG_FINALLY();
+	{
+		pg_atomic_write_u32(&shared->fill, FILL_DONE);
+	}
+	PG_END_TRY();
+	return true;
 }
 
 /*

@@ -22,6 +22,7 @@ extern void publish_shmem_init(LWLock *lock);
 
 extern void publish_note_redo(void);
 extern bool publish_may_cut_redo(XLogRecPtr redo);
+extern XLogRecPtr publish_beyond_wal(void);
 extern void publish_check_start(void);
 extern void publish_flush_wal(XLogRecPtr lsn);
 extern void publish_at_checkpoint(XLogRecPtr redo);
@@ -37,6 +38,12 @@ extern bool publish_live_lineage(const MapSnapshot *frozen,
 extern Lineage publish_running_lineage(const MapSnapshot *frozen,
 									   const MapSnapshot *running,
 									   const Lineage *start, uint64 sum);
+
+extern Lineage lineage_after(const Lineage *before, uint64 sum);
+extern void publish_describe(SummaryHeader *header, const RedoPoint *start,
+							 const RedoPoint *end);
+extern void publish_note_worker(void);
+extern bool publish_fill_start(void);
 
 extern void publish_get_stats(PublishStats *stats);
 

@@ -115,12 +115,14 @@ set_position(XLogRecPtr lsn)
 
 /*
  * The map knows everything before that LSN; if it is invalid, everything that
- * was replayed.
+ * was replayed, if anything was.
  */
 void
 follow_begin(XLogRecPtr lsn)
 {
-	set_position(XLogRecPtrIsInvalid(lsn) ? pg_atomic_read_u64(&shared->replayed) : lsn);
+	if (XLogRecPtrIsInvalid(lsn))
+		lsn = pg_atomic_read_u64(&shared->replayed);
+	set_position(XLogRecPtrIsInvalid(lsn) ? map_get_start() : lsn);
 }
 
 /*

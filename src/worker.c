@@ -198,7 +198,7 @@ handle_interrupts(void)
 }
 
 /*
- * Follows WAL.  Returns how long to nap: the longer, the longer there was nothing
+ * Follows WAL, or reads what is needed of it.  Returns how long to nap: the longer, the longer there was nothing
  * to be read.
  */
 static long
@@ -207,12 +207,12 @@ follow_caught(MemoryContext context)
 	static long nap = 0;
 	volatile bool busy = false;
 
-	if (!engine_follows())
-		return NAP_MS;
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		busy = follow_wal();
+		busy = publish_fill_start();
+		if (engine_follows())
+			busy |= follow_wal();
 	}
 	PG_CATCH();
 	{
@@ -223,6 +223,8 @@ follow_caught(MemoryContext context)
 	PG_END_TRY();
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(context);
+	if (!engine_follows())
+		return busy ? 0 : NAP_MS;
 	nap = busy ? FOLLOW_NAP_MS : Min(2 * Max(nap, FOLLOW_NAP_MS), FOLLOW_MAX_NAP_MS);
 	return nap;
 }
@@ -244,7 +246,7 @@ hold_wal(void)
 			dropped = true;
 		}
 	}
-	else if (XLogIsNeeded() && follow_begun() && !XLogRecPtrIsInvalid(start))
+	else if (follow_begun() && !XLogRecPtrIsInvalid(start))
 		wal_slot_hold(start, Max(start, follow_end(&tli)));
 }
 
@@ -259,6 +261,11 @@ ptrack_worker_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	before_shmem_exit(forget_proc, (Datum) 0);
 	pg_atomic_write_u32(&shared->proc, (uint32) MyProcNumber + 1);
+	publish_note_worker();
+	if (engine_lacks_wal())
+		ereport(WARNING,
+				(errmsg("ptrack cannot follow WAL when \"wal_level\" is \"minimal\""),
+				 errhint("Set \"wal_level\" to \"replica\" or \"logical\" and restart the server.")));
 
 	for (;;)
 	{
@@ -266,10 +273,14 @@ ptrack_worker_main(Datum arg)
 		long		follow_nap;
 
 		handle_interrupts();
-		publish_in_background(false);
-		hold_wal();
-		follow_nap = follow_caught(context);
-		nap = tidy_when_due(context);
+		nap = follow_nap = NAP_MS;
+		if (!engine_lacks_wal())
+		{
+			publish_in_background(false);
+			hold_wal();
+			follow_nap = follow_caught(context);
+			nap = tidy_when_due(context);
+		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 Min(nap, follow_nap), PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);

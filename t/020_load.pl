@@ -27,7 +27,7 @@ ok(!-e $node->data_dir . '/ptrack', 'nothing is written');
 $node->stop;
 
 # Preloaded, on a server of a data directory that never had it.
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'ptrack'");
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'ptrack'\nwal_level = replica");
 $node->start;
 my $init = $node->safe_psql('postgres', 'SELECT ptrack_init_lsn()');
 is($init, $node->safe_psql('postgres', 'SELECT redo_lsn FROM pg_control_checkpoint()'),
@@ -72,21 +72,23 @@ ok($map{ $node->safe_psql('postgres', "SELECT pg_relation_filepath('single')") }
 	'a single-user session is tracked');
 $node->stop;
 
-# A server without the hooks.
+# A server without the hooks follows WAL, and says so if it was told otherwise.
 SKIP:
 {
-	skip 'PTRACK_STOCK does not name a stock server', 4 unless $ENV{PTRACK_STOCK};
+	skip 'PTRACK_STOCK does not name a stock server', 6 unless $ENV{PTRACK_STOCK};
 
 	my $stock = PostgreSQL::Test::Cluster->new('stock', install_path => $ENV{PTRACK_STOCK});
 	$stock->init;
-	$stock->append_conf('postgresql.conf', "shared_preload_libraries = 'ptrack'");
+	$stock->append_conf('postgresql.conf', "shared_preload_libraries = 'ptrack'\nptrack.engine = hooks");
 	$stock->start;
 	$stock->safe_psql('postgres', 'CREATE EXTENSION ptrack');
-	like(slurp_file($stock->logfile), qr/WARNING:  ptrack cannot track changes on this server.*built without ptrack's core patch/s,
+	like(slurp_file($stock->logfile), qr/WARNING:  ptrack cannot use the hooks of this server and follows WAL instead.*built without ptrack's core patch/s,
 		'a stock server starts, and its log says what it lacks');
-	fails_like($stock, 'SELECT ptrack_init_lsn()', '0A000',
-		'cannot track changes on this server.*HINT:.*core patch', 'stock server');
-	is($stock->safe_psql('postgres', 'SELECT ptrack_version()'), '3.0', 'the version is told there, too');
+	fails_like($stock, 'SELECT ptrack_init_lsn()', '55000', 'wal_level.*minimal.*HINT:.*replica', 'wal_level minimal');
+	is($stock->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'), '0', 'and no slot');
+	$stock->append_conf('postgresql.conf', 'wal_level = replica');
+	$stock->restart;
+	is($stock->safe_psql('postgres', 'SELECT engine FROM pg_stat_ptrack'), 'wal', 'the engine is wal');
 	$stock->stop;
 }
 

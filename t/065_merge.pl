@@ -110,7 +110,11 @@ $node->backup('inside', backup_options => ['--checkpoint=fast']);
 my ($inside) = slurp_file($node->backup_dir . '/inside/backup_label') =~ /START WAL LOCATION: (\S+)/;
 my $lineage = sql("SELECT ptrack_lineage('$inside')");
 my $changes = blocks($redo[5], $inside);
-sql("UPDATE t SET i = -i WHERE abs(i) BETWEEN $_ * 1000 AND $_ * 1000 + 10; CHECKPOINT") for 1 .. 3;
+for (1 .. 3)
+{
+	sql("UPDATE t SET i = -i WHERE abs(i) BETWEEN $_ * 1000 AND $_ * 1000 + 10");
+	checkpoint($node);
+}
 $node->stop;
 stretch_summaries(600, summary_files($node));
 change_summary_times(map { $_ => sub { ($_[0] - 86400 * 5, $_[1] - 86400 * 5) } } summary_files($node));

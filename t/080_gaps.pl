@@ -1,9 +1,11 @@
-# What happens without the library leaves a gap, which is noticed by comparing
-# LSNs: nothing has to be told when it happens.
+# What happens without the library is read from WAL, if that is still there.  If
+# not, it leaves a gap, which is noticed by comparing LSNs: nothing has to be told
+# when it happens.
 
 use strict;
 use warnings FATAL => 'all';
 
+use File::Basename;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Cluster;
@@ -43,15 +45,64 @@ sub expect_gap
 	return $from;
 }
 
-# One session without the library, in which half of the table is rewritten.
-$node->stop;
-$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+# Removes the WAL from before the checkpoint that the server was stopped at.
+sub lose_wal
+{
+	my ($control) = run_command([ 'pg_controldata', $node->data_dir ]);
+	my ($needed) = $control =~ /REDO WAL file:\s+(\S+)/;
+	my @lost = grep { basename($_) =~ /^[0-9A-F]{24}$/ && basename($_) lt $needed } glob $node->data_dir . '/pg_wal/*';
+
+	cmp_ok(unlink(@lost), '>', 0, 'WAL is lost');
+	return;
+}
+
+# One session without the library.
+sub without_library
+{
+	my ($sql) = @_;
+
+	$node->stop;
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+	$node->start;
+	$node->safe_psql('postgres', $_) for split /;/, $sql;
+	$node->stop;
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'ptrack'");
+	return;
+}
+
+# Waits until WAL has been read of what the server did without the library.
+sub await_answers
+{
+	poll_until(sub { return ($node->psql('postgres', 'SELECT ptrack_init_lsn()'))[0] == 0 });
+	return;
+}
+
+# Are all pages reported that have rows, of which all are new?
+sub all_of_t
+{
+	my ($since, $name) = @_;
+
+	is($node->safe_psql('postgres', <<"EOF"), 't', $name);
+SELECT pagecount >= (SELECT count(DISTINCT (ctid::text::point)[0]) FROM t)
+FROM ptrack_get_pagemapset('$since') WHERE path = pg_relation_filepath('t')
+EOF
+	return;
+}
+
+without_library('UPDATE t SET i = -i; CHECKPOINT; SELECT pg_switch_wal(); CHECKPOINT');
 $node->start;
-$node->safe_psql('postgres', 'UPDATE t SET i = -i WHERE i % 2 = 0');
-$node->stop;
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'ptrack'");
+await_answers();
+is(init_lsn(), $init, 'session without the library: WAL tells');
+all_of_t($start, 'all of it');
+$start = checkpoint($node);
+is(init_lsn(), $init, 'and then it stays');
+
+# The same, and WAL is gone.
+without_library('UPDATE t SET i = -i WHERE i % 2 = 0; SELECT pg_switch_wal()');
+lose_wal();
 $node->start;
-$init = expect_gap('session without the library', $start);
+await_answers();
+$init = expect_gap('session without the library and its WAL', $start);
 $start = checkpoint($node);
 is(init_lsn(), $init, 'and then it stays');
 
@@ -59,22 +110,21 @@ is(init_lsn(), $init, 'and then it stays');
 $node->stop;
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 $node->start;
-$node->safe_psql('postgres', 'UPDATE t SET i = -i WHERE i % 2 = 0');
+$node->safe_psql('postgres', 'UPDATE t SET i = -i');
 $node->stop('immediate');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'ptrack'");
 $node->start;
+await_answers();
 # Recovery marks what that session did: its WAL begins where coverage ended.
 is(init_lsn(), $init, 'session without the library that crashed at once: recovery fills in');
-is($node->safe_psql('postgres', <<"EOF"), 't', 'all of it');
-SELECT pagecount = pg_relation_size('t') / 8192 FROM ptrack_get_pagemapset('$start')
-WHERE path = pg_relation_filepath('t')
-EOF
+all_of_t($start, 'all of it');
 
 # pg_resetwal.
 $start = checkpoint($node);
 $node->stop;
 run_log([ 'pg_resetwal', '-f', '-D', $node->data_dir ]);
 $node->start;
+await_answers();
 $init = expect_gap('pg_resetwal', $start);
 
 # The data directory is rolled back to an older copy, with its store: what is
@@ -131,13 +181,32 @@ sleep 3;
 $node->start;
 $node->safe_psql('postgres', 'CREATE TABLE u AS SELECT i FROM generate_series(1, 100) i');
 $node->safe_psql('postgres', 'SELECT pg_switch_wal()');
-is(checkpoint($node), $coincidence, 'two histories have a redo point in common');
+$node->safe_psql('postgres', 'CHECKPOINT');
+is($node->safe_psql('postgres', 'SELECT redo_lsn FROM pg_control_checkpoint()'), $coincidence,
+	'two histories have a redo point in common');
+my $table = $node->safe_psql('postgres', "SELECT pg_relation_filepath('u')");
 $node->stop('immediate');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'ptrack'");
+PostgreSQL::Test::Utils::system_or_bail('rm', '-rf', $saved);
+PostgreSQL::Test::RecursiveCopy::copypath($node->data_dir, $saved);
+lose_wal();
 $node->start;
+await_answers();
 expect_gap('a summary of another history that ends where recovery begins', $start);
 checkpoint($node);
 expect_gap('the same, one checkpoint later', $start);
+
+# Once more with WAL: it tells what that session did, and nothing of the other history.
+$node->stop;
+PostgreSQL::Test::Utils::system_or_bail('rm', '-rf', $node->data_dir);
+PostgreSQL::Test::RecursiveCopy::copypath($saved, $node->data_dir);
+chmod 0700, $node->data_dir;
+$node->start;
+await_answers();
+is(init_lsn(), $init, 'with WAL there is no gap');
+my %changed = pagemap($node, $start);
+ok($changed{$table}, 'the session without the library is known');
+ok(!$changed{ $node->safe_psql('postgres', "SELECT pg_relation_filepath('t')") }, 'what the other history changed is not');
 
 # pg_checksums rewrites every page, and no WAL tells.
 $start = checkpoint($node);

@@ -428,7 +428,7 @@ summary_read_begin(SummaryReader *reader, summary_read_fn read, void *arg,
 	if (get_u16(p + 4) != SUMMARY_VERSION)
 		return reader_fail(reader, "has a format version that is not known");
 	if (get_u16(p + 6) != SUMMARY_HEADER_LEN ||
-		(get_u32(p + 44) & ~(SUMMARY_COARSE | POINT_CHECKSUMS)) != 0)
+		(get_u32(p + 44) & ~(SUMMARY_COARSE | POINT_FLAGS)) != 0)
 		return reader_fail(reader, "has a damaged header");
 
 	header->system_identifier = get_u64(p + 8);
@@ -438,7 +438,7 @@ summary_read_begin(SummaryReader *reader, summary_read_fn read, void *arg,
 	header->block_size = get_u32(p + 36);
 	header->segment_blocks = get_u32(p + 40);
 	header->flags = get_u32(p + 44) & SUMMARY_COARSE;
-	header->end.flags = get_u32(p + 44) & POINT_CHECKSUMS;
+	header->end.flags = get_u32(p + 44) & POINT_FLAGS;
 	memcpy(header->start_lineage.id, p + 48, LINEAGE_LEN);
 	memcpy(header->end.lineage.id, p + 64, LINEAGE_LEN);
 	header->end.time_min = (int64) get_u64(p + 80);
@@ -467,7 +467,7 @@ read_point(SummaryReader *reader)
 	reader->point.lsn = lsn;
 	reader->point.tli = get_u32(p + 8);
 	reader->point.flags = get_u32(p + 12);
-	if ((reader->point.flags & ~POINT_CHECKSUMS) != 0)
+	if ((reader->point.flags & ~POINT_FLAGS) != 0)
 	{
 		reader_fail(reader, "has a redo point with unknown flags");
 		return SUMMARY_BAD;

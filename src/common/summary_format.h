@@ -19,6 +19,8 @@
 /* Flags of a summary, and of a redo point */
 #define SUMMARY_COARSE		0x0001	/* the live map overflowed in this range */
 #define POINT_CHECKSUMS		0x0002	/* the server had data checksums there */
+#define POINT_MINIMAL		0x0004	/* WAL there is of wal_level minimal */
+#define POINT_FLAGS			(POINT_CHECKSUMS | POINT_MINIMAL)
 
 /*
  * Lineage: who this history is at a redo point.  All zero: not known.
@@ -35,7 +37,7 @@ typedef struct RedoPoint
 {
 	XLogRecPtr	lsn;
 	TimeLineID	tli;			/* the timeline that it is on */
-	uint32		flags;			/* POINT_CHECKSUMS or 0 */
+	uint32		flags;			/* of POINT_FLAGS */
 	Lineage		lineage;
 	int64		time_min;		/* bounds of the time that pg_control has for */
 	int64		time_max;		/* its checkpoint, in seconds since 1970; both

@@ -83,14 +83,14 @@ sub restartpoint
 }
 
 # Makes a checkpoint and returns its redo point.  Where WAL is followed, that
-# takes a moment to be done; unless the node was told not to wait for it.
+# takes a moment to be done.
 sub checkpoint
 {
 	my ($node) = @_;
 
 	$node->safe_psql('postgres', 'CHECKPOINT');
 	my $redo = $node->safe_psql('postgres', 'SELECT redo_lsn FROM pg_control_checkpoint()');
-	await_summary($node, $redo) if follows_wal() && !$node->{ptrack_no_wait};
+	await_summary($node, $redo) if follows_wal();
 	return $redo;
 }
 
@@ -105,7 +105,9 @@ sub await_summary
 {
 	my ($node, $redo) = @_;
 	my $name = sprintf '%08X%08X.summary', map { hex } split m{/}, $redo;
+	my $works = q{current_setting('ptrack.map_size', true) <> '0' AND current_setting('max_worker_processes') <> '0'};
 
+	return if $node->safe_psql('postgres', "SELECT $works AND NOT pg_is_in_recovery()") ne 't';
 	poll_until(sub {
 		$node->safe_psql('postgres', 'SELECT ptrack_init_lsn()');
 		return glob $node->data_dir . "/ptrack/*$name";

@@ -1,0 +1,135 @@
+/*
+ * wal_fill.c
+ *		Filling a gap between summaries from WAL.
+ *
+ * When the server starts and no summary ends there, for the library was absent
+ * or a summary could not be written, WAL may still lead there from one that
+ * does.  Then one summary is made of it, with the redo points that it came by.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/xlog.h"
+#include "change_gather.h"
+#include "miscadmin.h"
+#include "publish.h"
+#include "summary_store.h"
+#include "wal_fill.h"
+#include "wal_follow.h"
+#include "wal_reader.h"
+
+/* A range of WAL that is being read. */
+typedef struct Fill
+{
+	WalReader  *reader;
+	ChangeGather *changes;
+	WalEffects	effects;
+	const RedoPoint *start;
+	uint64		sum;			/* fingerprints so far */
+	RedoPoint  *points;			/* redo points so far */
+	int			npoints;
+	int			room;
+} Fill;
+
+static void
+add_point(Fill *fill, XLogRecPtr redo, uint64 sum, int64 time)
+{
+	RedoPoint	point = {0};
+
+	if (fill->npoints == fill->room)
+	{
+		fill->room *= 2;
+		fill->points = repalloc_array(fill->points, RedoPoint, fill->room);
+	}
+	point.lsn = redo;
+	point.tli = wal_reader_timeline(fill->reader, redo);
+	point.flags = fill->start->flags;
+	point.lineage = lineage_after(&fill->start->lineage, sum);
+	point.time_min = point.time_max = time;
+	fill->points[fill->npoints++] = point;
+}
+
+static XLogRecPtr
+last_point(const Fill *fill)
+{
+	return fill->npoints > 0 ? fill->points[fill->npoints - 1].lsn : fill->start->lsn;
+}
+
+/*
+ * Notes the redo points that a record tells of.  One whose checkpoint is never
+ * completed has a time that no checkpoint has.
+ */
+static void
+note_redo_point(Fill *fill, XLogRecPtr lsn, const WalCheckpoint *checkpoint)
+{
+	if (checkpoint->at_redo && lsn > last_point(fill))
+		add_point(fill, lsn, fill->sum, checkpoint->time ? checkpoint->time : 1);
+	for (int i = fill->npoints - 1; i >= 0; i--)
+	{
+		if (fill->points[i].lsn == checkpoint->redo)
+			fill->points[i].time_min = fill->points[i].time_max = checkpoint->time;
+	}
+}
+
+/* Reads all of it.  False if that tells less than everything. */
+static bool
+read_all(Fill *fill, XLogRecPtr end)
+{
+	XLogReaderState *record;
+	WalCheckpoint checkpoint;
+	WalStatus	status;
+
+	wal_reader_begin(fill->reader, fill->start->lsn, end);
+	while ((status = wal_reader_next(fill->reader, &record)) == WAL_RECORD)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (wal_checkpoint(record, &checkpoint))
+		{
+			if (checkpoint.minimal)
+				return false;
+			note_redo_point(fill, record->ReadRecPtr, &checkpoint);
+		}
+		fill->sum += wal_fingerprint(XLogRecGetRmid(record), XLogRecGetInfo(record),
+									 record->ReadRecPtr,
+									 record->record->header.xl_crc);
+		wal_redo_effects(record, &fill->effects);
+	}
+	if (status != WAL_END)
+		wal_reader_report(fill->reader, LOG);
+	return status == WAL_END;
+}
+
+/*
+ * Publishes what changed from one redo point, which a summary has, to another,
+ * of which the LSN, timeline and time are given; its lineage is set here.  False
+ * if WAL does not tell, or that failed, after a message.
+ */
+bool
+wal_fill(const RedoPoint *start, RedoPoint *end)
+{
+	Fill		fill = {0};
+	SummaryHeader header;
+
+	fill.start = start;
+	fill.reader = wal_reader_create(end->tli);
+	fill.changes = change_gather_create();
+	fill.effects = change_gather_effects(fill.changes);
+	fill.room = 16;
+	fill.points = palloc_array(RedoPoint, fill.room);
+	if (!read_all(&fill, end->lsn))
+		return false;
+	end->flags = start->flags;
+	end->lineage = lineage_after(&start->lineage, fill.sum);
+
+	publish_describe(&header, start, end);
+	change_gather_sort(fill.changes);
+	if (!store_publish(&header, fill.points, fill.npoints, change_gather_next,
+					   fill.changes))
+		return false;
+	wal_reader_close(fill.reader);
+	ereport(LOG,
+			(errmsg("read from WAL what changed from %X/%X to %X/%X",
+					LSN_FORMAT_ARGS(start->lsn), LSN_FORMAT_ARGS(end->lsn))));
+	return true;
+}

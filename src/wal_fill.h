@@ -1,0 +1,12 @@
+/*
+ * wal_fill.h
+ *		Filling a gap between summaries from WAL.
+ */
+#ifndef PTRACK_WAL_FILL_H
+#define PTRACK_WAL_FILL_H
+
+#include "common/summary_format.h"
+
+extern bool wal_fill(const RedoPoint *start, RedoPoint *end);
+
+#endif							/* PTRACK_WAL_FILL_H */
