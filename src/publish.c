@@ -628,6 +628,23 @@ publish_before(XLogRecPtr redo)
 }
 
 /*
+ * Up to which redo point there can be something to publish.  Before 17, standbys
+ * do not know where the redo points of online checkpoints are until it is too
+ * late to tell their cycles apart: then it is the latest one that they knew of.
+ */
+static XLogRecPtr
+publishable(XLogRecPtr redo)
+{
+	MapSnapshot frozen;
+	MapSnapshot running;
+
+	if (REDO_POINTS_ARE_REPLAYED || !RecoveryInProgress())
+		return redo;
+	map_get_cuts(&frozen, &running);
+	return Min(redo, Max(running.start, running.end.redo));
+}
+
+/*
  * With the lock held; may throw.  True: nothing is left to be done.  The redo
  * point may be invalid: then this only looks at the start.
  */
@@ -642,7 +659,7 @@ publish_locked(XLogRecPtr redo)
 	INSTR_TIME_SET_CURRENT(begin);
 	if (!check_start())
 		return XLogRecPtrIsInvalid(redo);
-	done = publish_before(redo);
+	done = publish_before(publishable(redo));
 	INSTR_TIME_SET_CURRENT(end);
 	INSTR_TIME_SUBTRACT(end, begin);
 	if (pg_atomic_read_u64(&shared->published) != before)

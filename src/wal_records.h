@@ -7,7 +7,6 @@
 
 #include "access/xlog_internal.h"
 #include "access/xlogreader.h"
-#include "storage/relfilelocator.h"
 
 /*
  * Where the effects of records go.  The functions must be as harmless as the

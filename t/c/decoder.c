@@ -21,7 +21,7 @@
 int			wal_level = WAL_LEVEL_REPLICA;
 
 void
-ExceptionalCondition(const char *condition, const char *file, int line)
+ExceptionalCondition(EXCEPTIONAL_CONDITION_PARAMETERS)
 {
 	printf("Bail out! %s:%d: %s\n", file, line, condition);
 	exit(1);
