@@ -12,6 +12,7 @@ use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
 
+need_replayed_redo_points();
 my $primary = new_node('primary', for_core => 1, conf => <<'EOS');
 wal_keep_size = 2GB
 max_prepared_transactions = 5

@@ -13,7 +13,7 @@ use PtrackWaldump;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(pg_major new_node new_standby checkpoint restartpoint catch_up
+our @EXPORT = qw(replays_redo_points need_replayed_redo_points new_node new_standby checkpoint restartpoint catch_up
   changed_blocks core_blocks lines_missing differences_from_core pagemap
   base_copy refresh_node compare_copy fails_like summary_files summary_crc
   write_summary summary_points change_summary_times
@@ -22,7 +22,23 @@ our @EXPORT = qw(pg_major new_node new_standby checkpoint restartpoint catch_up
 # The major version that is tested.
 my ($major) = `pg_config --version` =~ /(\d+)/;
 
-sub pg_major { return $major; }
+# Before 17, replay does not come by the redo points of online checkpoints.  So a
+# standby has one cycle from its start on, and knows less than its primary once it
+# is started again; and crash recovery does not know a checkpoint that did not
+# complete.
+sub replays_redo_points { return $major >= 17; }
+
+# Skips the rest of the test where that is so.
+sub need_replayed_redo_points
+{
+	my $why = "replay of PostgreSQL $major does not come by redo points";
+
+	return if replays_redo_points();
+	plan skip_all => $why if Test::More->builder->current_test == 0;
+	SKIP: { skip $why, 1; }
+	done_testing();
+	exit 0;
+}
 
 # What makes a server remember its changes in a way of its own, to compare with.
 # From 17 on it has summaries; before, its WAL must do.

@@ -7,6 +7,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use Exporter 'import';
+use File::Basename qw(basename);
 
 our @EXPORT = qw(waldump_blocks);
 
@@ -93,7 +94,11 @@ sub waldump_blocks
 		elsif (!defined $limit{$fork} || $limit{$fork} > $block) { $limit{$fork} = $block; }
 	};
 
-	open my $dump, '-|', 'pg_waldump', '-p', $wal, '-s', $start, '-e', $end
+	# A file has to be named, or it looks at any one, which may be empty.
+	my ($high, $low) = map { hex } split m{/}, $start;
+	my ($segment) = grep { -f } glob sprintf('%s/*%08X%08X', $wal, $high, $low >> 24);
+
+	open my $dump, '-|', 'pg_waldump', '-p', $wal, '-s', $start, '-e', $end, basename($segment)
 	  or die "could not run pg_waldump: $!";
 	while (my $line = <$dump>)
 	{
