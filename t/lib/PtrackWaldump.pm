@@ -80,6 +80,16 @@ sub special_changes
 	return;
 }
 
+# The name of the file that holds an LSN, on whatever timeline.
+sub segment
+{
+	my ($wal, $lsn) = @_;
+	my ($high, $low) = map { hex } split m{/}, $lsn;
+	my ($path) = glob sprintf('%s/*%08X%08X', $wal, $high, $low >> 24);
+
+	return basename($path // die "no file of $wal holds $lsn");
+}
+
 # The changes of [start, end), as lines like changed_blocks of PtrackTest
 # returns.
 sub waldump_blocks
@@ -94,11 +104,9 @@ sub waldump_blocks
 		elsif (!defined $limit{$fork} || $limit{$fork} > $block) { $limit{$fork} = $block; }
 	};
 
-	# A file has to be named, or it looks at any one, which may be empty.
-	my ($high, $low) = map { hex } split m{/}, $start;
-	my ($segment) = grep { -f } glob sprintf('%s/*%08X%08X', $wal, $high, $low >> 24);
-
-	open my $dump, '-|', 'pg_waldump', '-p', $wal, '-s', $start, '-e', $end, basename($segment)
+	# Files have to be named, or it looks at any one, which may be empty.
+	open my $dump, '-|', 'pg_waldump', '-p', $wal, '-s', $start, '-e', $end,
+	  map { segment($wal, $_) } $start, $end
 	  or die "could not run pg_waldump: $!";
 	while (my $line = <$dump>)
 	{
