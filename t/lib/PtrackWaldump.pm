@@ -30,7 +30,7 @@ sub parse_path
 }
 
 # Which of the blocks that a heap record names had bits of the visibility map
-# cleared.  Servers before 17.11 do not name the map's page.
+# cleared.  Servers before 17 do not name the map's page.
 sub cleared
 {
 	my ($operation, $flags, @heap) = @_;
