@@ -15,6 +15,10 @@ else
 fi
 export PTRACK_CACHE
 
+# The major that is used where one has to do: demo, benchmarks, torture.
+main_major=17
+readonly main_major
+
 jobs=$(nproc)
 started=$(date +%s)
 readonly jobs started

@@ -61,6 +61,9 @@ SELECT ptrack_get_block('base/1/1259', -1);
 SELECT ptrack_get_block('base/1/1259', 9223372036854775807) IS NULL AS past_end;
 -- settings
 SET ptrack.map_size = 1;
+-- in words that differ between majors
+\set VERBOSITY sqlstate
 ALTER SYSTEM SET ptrack.map_size = -1;
 ALTER SYSTEM SET ptrack.keep_time = -1;
+\set VERBOSITY default
 SET ptrack.no_such_setting = 1;

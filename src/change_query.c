@@ -136,14 +136,14 @@ coverage_get(Coverage *coverage)
  * Queries
  */
 
-static void refuse(const char *what, int sqlstate, XLogRecPtr lsn,
-				   XLogRecPtr start, XLogRecPtr end,
-				   const char *hint) pg_attribute_noreturn();
-static void refuse_future(XLogRecPtr lsn, XLogRecPtr now) pg_attribute_noreturn();
-static void refuse_past(XLogRecPtr lsn, XLogRecPtr known,
-						XLogRecPtr now) pg_attribute_noreturn();
-static void refuse_lineage(XLogRecPtr lsn, const Lineage *wanted,
-						   const Lineage *here) pg_attribute_noreturn();
+pg_noreturn static void refuse(const char *what, int sqlstate, XLogRecPtr lsn,
+							   XLogRecPtr start, XLogRecPtr end,
+							   const char *hint);
+pg_noreturn static void refuse_future(XLogRecPtr lsn, XLogRecPtr now);
+pg_noreturn static void refuse_past(XLogRecPtr lsn, XLogRecPtr known,
+									XLogRecPtr now);
+pg_noreturn static void refuse_lineage(XLogRecPtr lsn, const Lineage *wanted,
+									   const Lineage *here);
 
 static void
 refuse(const char *what, int sqlstate, XLogRecPtr lsn, XLogRecPtr start,

@@ -8,18 +8,127 @@
 #ifndef PTRACK_COMPAT_H
 #define PTRACK_COMPAT_H
 
-#if PG_VERSION_NUM < 170000 || PG_VERSION_NUM >= 180000
-#error "ptrack supports PostgreSQL 17"
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000 || \
+	(PG_VERSION_NUM >= 160000 && PG_VERSION_NUM < 170000)
+#error "ptrack supports PostgreSQL 15, 17 and 18"
 #endif
+
+#include "common/relpath.h"
+
+/* 16 gave a type of its own to the number of a relation's file. */
+#if PG_VERSION_NUM < 160000
+typedef Oid RelFileNumber;
+
+#define InvalidRelFileNumber	InvalidOid
+#endif
+
+#ifndef FRONTEND
+
+#include "access/xlog.h"
+#include "access/xlogrecovery.h"
+#include "port/atomics.h"
+#include "storage/proc.h"
 
 #ifdef PG_HAVE_ATOMIC_U64_SIMULATION
 #error "ptrack needs native 64-bit atomic operations: simulated ones take locks"
 #endif
 
+/* 16 gave all of these new names. */
+#if PG_VERSION_NUM >= 160000
+#include "storage/relfilelocator.h"
+#else
+#include "storage/relfilenode.h"
+
+#define RelFileLocator			RelFileNode
+#define spcOid					spcNode
+#define dbOid					dbNode
+#define relNumber				relNode
+#define rlocator				rnode
+#define XACT_XINFO_HAS_RELFILELOCATORS	XACT_XINFO_HAS_RELFILENODES
+#endif
+
+/* 16 added the allocation of objects by type, as did minor releases of 15. */
+#ifndef palloc_object
+#define palloc_object(type)		((type *) palloc(sizeof(type)))
+#define palloc0_object(type)	((type *) palloc0(sizeof(type)))
+#define palloc_array(type, count) \
+	((type *) palloc(sizeof(type) * (count)))
+#define palloc0_array(type, count) \
+	((type *) palloc0(sizeof(type) * (count)))
+#define repalloc_array(pointer, type, count) \
+	((type *) repalloc(pointer, sizeof(type) * (count)))
+#endif
+
+/* 16 dropped the type of a failed assertion; for tests, which stand in for it. */
+#if PG_VERSION_NUM >= 160000
+#define EXCEPTIONAL_CONDITION_PARAMETERS \
+	const char *condition, const char *file, int line
+#else
+#define EXCEPTIONAL_CONDITION_PARAMETERS \
+	const char *condition, const char *type, const char *file, int line
+#endif
+
+/* 17 took a process's number out of its PGPROC. */
+#if PG_VERSION_NUM < 170000
+#define MyProcNumber	(MyProc->pgprocno)
+#endif
+
 /*
- * Is there a WAL record at the redo point of every checkpoint?
+ * From 17 on, the redo point of an online checkpoint is where a record of its
+ * own is.  Before, only the checkpoint's own record tells, which comes later.
  */
-#define REDO_POINTS_IN_WAL	(PG_VERSION_NUM >= 170000)
+#if PG_VERSION_NUM >= 170000
+#define REDO_POINTS_IN_WAL	true
+#else
+#define REDO_POINTS_IN_WAL	false
+#define XLOG_CHECKPOINT_REDO	0xE0	/* no such record: free before 17 */
+#endif
+
+/*
+ * 17 tells the timeline of WAL that is inserted as soon as it is set.  Before,
+ * that cannot be asked for while the checkpoint at the end of recovery is
+ * made.  That checkpoint is on the timeline that was replayed, unless WAL came
+ * from an archive: then its summary is of the wrong timeline, and does not count.
+ */
+#if PG_VERSION_NUM < 170000
+static inline TimeLineID
+GetWALInsertionTimeLineIfSet(void)
+{
+	TimeLineID	tli;
+
+	if (!RecoveryInProgress())
+		return GetWALInsertionTimeLine();
+	(void) GetXLogReplayRecPtr(&tli);
+	return tli;
+}
+#endif
+
+/* 18 has this before the declaration, and not after it. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn		pg_attribute_noreturn()
+#endif
+
+/* 18 returns paths by value. */
+#if PG_VERSION_NUM < 180000
+typedef struct RelPathStr
+{
+	char		str[MAXPGPATH];
+} RelPathStr;
+
+static inline RelPathStr
+relpathperm_by_value(RelFileLocator locator, ForkNumber fork)
+{
+	RelPathStr	path;
+	char	   *allocated = relpathperm(locator, fork);
+
+	strlcpy(path.str, allocated, sizeof(path.str));
+	pfree(allocated);
+	return path;
+}
+
+#undef relpathperm
+#define relpathperm(locator, fork)	relpathperm_by_value(locator, fork)
+#endif
 
 /*
  * Replication slots: 17 added failover and synchronization to what is to be said
@@ -37,5 +146,7 @@
 #else
 #define replication_slot_acquire(name)	ReplicationSlotAcquire(name, true)
 #endif
+
+#endif							/* FRONTEND */
 
 #endif							/* PTRACK_COMPAT_H */

@@ -25,13 +25,12 @@
 void
 relation_file_path(const RelationFile *file, char *path)
 {
-	char	   *first = relpathperm(file->rlocator, file->fork);
+	RelPathStr	first = relpathperm(file->rlocator, file->fork);
 
 	if (file->segment == 0)
-		strlcpy(path, first, MAXPGPATH);
+		strlcpy(path, first.str, MAXPGPATH);
 	else
-		snprintf(path, MAXPGPATH, "%s.%u", first, file->segment);
-	pfree(first);
+		snprintf(path, MAXPGPATH, "%s.%u", first.str, file->segment);
 }
 
 /*

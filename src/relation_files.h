@@ -7,7 +7,6 @@
 
 #include "common/relpath.h"
 #include "storage/block.h"
-#include "storage/relfilelocator.h"
 
 /* One segment file of a fork. */
 typedef struct RelationFile

@@ -6,9 +6,10 @@
  * forks but the free space map, which is not WAL-logged and which backups copy
  * whole.  The rest follows from what the record means:
  *
- * - heap records that clear bits of the visibility map.  Releases before
- *   17.11 do not register the map's block, and WAL of theirs may be replayed
- *   here, so the flags in the record decide, not the registered blocks;
+ * - heap records that clear bits of the visibility map.  15 does not register
+ *   the map's block, nor do releases before 17.11 and 18.6, whose WAL may be
+ *   replayed here; so the flags in the record decide, not the registered
+ *   blocks;
  * - creation and truncation of a fork, and the visibility-map page that a
  *   truncation changes in place;
  * - relations dropped by a commit or abort, of a prepared transaction too;

@@ -9,7 +9,6 @@
 #include "access/xlogreader.h"
 #include "catalog/pg_control.h"
 #include "port/pg_crc32c.h"
-#include "storage/relfilelocator.h"
 
 /*
  * Where the effects of records go.  The functions must be as harmless as the

@@ -1,5 +1,5 @@
-# The WAL decoder, compiled by itself and fed with records that no supported
-# server writes any more, or that are damaged: see c/decoder.c.
+# The WAL decoder, compiled by itself and fed with records that some
+# supported servers never write, or that are damaged: see c/decoder.c.
 
 use strict;
 use warnings FATAL => 'all';

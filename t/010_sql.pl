@@ -11,16 +11,10 @@ use PtrackTest;
 use Test::More;
 
 my $node = new_node('primary', conf => '', initdb => ['--no-locale']);
-my $top = "$FindBin::RealBin/..";
 my $output = PostgreSQL::Test::Utils::tempdir;
 
 $node->safe_psql('postgres', 'DROP EXTENSION ptrack');
-my $passed = run_log([
-	$ENV{PG_REGRESS},
-	"--bindir=" . $node->config_data('--bindir'),
-	"--host=" . $node->host, "--port=" . $node->port,
-	"--inputdir=$top", "--outputdir=$output", "--expecteddir=$top",
-	qw(functions errors privileges) ]);
+my $passed = run_regress($node, $output, qw(functions errors privileges));
 ok($passed, 'pg_regress passes');
 if (!$passed)
 {

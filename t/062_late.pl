@@ -61,6 +61,7 @@ $node->stop;
 # Without a worker, a standby publishes at restartpoints only, and passes more
 # redo points than it can remember.  The one that the restartpoint is at is the
 # last but one: another checkpoint has begun.
+need_replayed_redo_points();
 my $primary = new_node('busy', conf => "wal_keep_size = 1GB\nmax_worker_processes = 0\ncheckpoint_completion_target = 0.9");
 $primary->safe_psql('postgres', 'CREATE TABLE t AS SELECT i FROM generate_series(1, 100000) i');
 $start = checkpoint($primary);

@@ -13,6 +13,7 @@ use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
 
+need_replayed_redo_points();
 my $node = new_node('primary', conf => "checkpoint_completion_target = 0.9\nbgwriter_delay = 10s");
 my $data = $node->data_dir;
 $node->safe_psql('postgres', <<'SQL');

@@ -87,7 +87,9 @@ $cursor->query_safe('COMMIT');
 $cursor->quit;
 
 # A query that is cancelled, or ends early, leaves no file open behind.
-my $blocks = sql("SELECT count(*) FROM ptrack_get_blocks('$start')");
+# Of the table: catalogs may be pruned meanwhile.
+my $count_blocks = "SELECT count(*) FROM ptrack_get_blocks('$start') WHERE path = '$path'";
+my $blocks = sql($count_blocks);
 $session = $node->background_psql('postgres', on_error_stop => 0);
 my $pid = $session->query('SELECT pg_backend_pid()');
 $session->query("SELECT count(*) FROM (SELECT (ptrack_get_blocks('$start')).path LIMIT 3) s");
@@ -95,7 +97,7 @@ $session->query("SELECT 1 / (length((b).page) - 8192) FROM (SELECT ptrack_get_bl
 $session->query("SET statement_timeout = '1ms'; SELECT count(*) FROM generate_series(1, 100), ptrack_get_blocks('$start'); RESET statement_timeout");
 my @open = grep { m{\.summary$|/\Q$path\E$} } map { readlink($_) // () } glob "/proc/$pid/fd/*";
 is(scalar(@open), 0, 'no files are left open');
-is($session->query("SELECT count(*) FROM ptrack_get_blocks('$start')"), $blocks, 'and the session works');
+is($session->query($count_blocks), $blocks, 'and the session works');
 $session->quit;
 
 # Segments.  A sparse file stands in for a gigabyte; pages of zeroes are fine.
@@ -150,17 +152,17 @@ sql('CREATE TABLE placed (a int) TABLESPACE place; INSERT INTO placed VALUES (1)
 ok($map{ path_of('placed') }, 'a relation in a tablespace: ' . path_of('placed'));
 my $space = sql("SELECT oid FROM pg_tablespace WHERE spcname = 'place'");
 my $db = sql("SELECT oid FROM pg_database WHERE datname = 'other'");
-my $count = grep { m{^pg_tblspc/$space/PG_17_\d+/$db/\d} } keys %map;
+my $count = grep { m{^pg_tblspc/$space/PG_\d+_\d+/$db/\d} } keys %map;
 is($count, sql("SELECT count(*) FROM pg_ls_dir('pg_tblspc/$space/' || (SELECT d FROM pg_ls_dir('pg_tblspc/$space') d) || '/$db') f,
 	pg_stat_file('pg_tblspc/$space/' || (SELECT d FROM pg_ls_dir('pg_tblspc/$space') d) || '/$db/' || f) s
 	WHERE f ~ '^[0-9]+(_vm|_init)?(\\.[0-9]+)?\$' AND s.size > 0"), 'all files of a new database in a tablespace');
 $node->safe_psql('postgres', 'ALTER DATABASE other SET TABLESPACE pg_default');
 %map = pagemap($node, $start);
-is(scalar(grep { m{^pg_tblspc/$space/PG_17_\d+/$db/} } keys %map), 0, 'moved away: none there');
+is(scalar(grep { m{^pg_tblspc/$space/PG_\d+_\d+/$db/} } keys %map), 0, 'moved away: none there');
 cmp_ok(scalar(grep { m{^base/$db/} } keys %map), '>', 100, 'but where it is now');
 $node->safe_psql('postgres', 'ALTER DATABASE other SET TABLESPACE place');
 %map = pagemap($node, $start);
-cmp_ok(scalar(grep { m{^pg_tblspc/$space/PG_17_\d+/$db/} } keys %map), '>', 100, 'moved back: there again');
+cmp_ok(scalar(grep { m{^pg_tblspc/$space/PG_\d+_\d+/$db/} } keys %map), '>', 100, 'moved back: there again');
 
 # An errno other than "no such file" is an error, not "unchanged".
 my $dir = $node->data_dir . '/base/' . sql("SELECT oid FROM pg_database WHERE datname = 'template1'");

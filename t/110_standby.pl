@@ -11,6 +11,7 @@ use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
 
+need_replayed_redo_points();
 my $primary = new_node('primary', conf => 'wal_keep_size = 1GB');
 $primary->safe_psql('postgres', 'CREATE TABLE t AS SELECT i FROM generate_series(1, 10000) i');
 my $init = $primary->safe_psql('postgres', 'SELECT ptrack_init_lsn()');

@@ -397,7 +397,15 @@ for my $checksums ([], ['--data-checksums'])
 	$_->{now} = { image => take_image($_->{node}->data_dir, $_->{last}{image}) } for @servers;
 	$primary->start;
 	$standby->start;
-	nothing_lost($_, $_->{first}, $_->{now}, 'all, when stopped') for @servers;
+	for my $server (@servers)
+	{
+		SKIP:
+		{
+			skip 'a standby of this major begins anew when it is started', 1
+			  if $server->{node} == $standby && !replays_redo_points();
+			nothing_lost($server, $server->{first}, $server->{now}, 'all, when stopped');
+		}
+	}
 	cmp_ok($_->{differing}, '>', 10000, "$_->{name}: there was something to lose") for @servers;
 	$standby->stop;
 	$primary->stop;

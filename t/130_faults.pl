@@ -13,6 +13,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
+use Time::HiRes qw(sleep);
 
 # Kinds of calls in the order of the shim's, and the errors that they get; 0: a
 # read or write that stops half-way.
@@ -441,6 +442,14 @@ sub merge_with
 	arm('ptrack worker', $kind, $n, $error);
 	start();
 	$node->wait_for_log(qr/merged \d+ change|WARNING: .*ptrack|ERROR: /, $offset);
+
+	# It goes on, and other calls are made after that.
+	my ($before, $now) = ('', slurp_file($control));
+	while ($now ne $before)
+	{
+		sleep 0.4;
+		($before, $now) = ($now, slurp_file($control));
+	}
 	return disarm();
 }
 

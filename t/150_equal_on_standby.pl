@@ -12,9 +12,8 @@ use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
 
-my $primary = new_node('primary', conf => <<'EOS');
-summarize_wal = on
-wal_summary_keep_time = 0
+need_replayed_redo_points();
+my $primary = new_node('primary', for_core => 1, conf => <<'EOS');
 wal_keep_size = 2GB
 max_prepared_transactions = 5
 allow_in_place_tablespaces = on

@@ -20,7 +20,7 @@
 #ifndef PTRACK_CHANGE_ITEM_H
 #define PTRACK_CHANGE_ITEM_H
 
-#include "common/relpath.h"
+#include "compat.h"
 #include "storage/block.h"
 
 #define PIECE_BLOCKS	1024

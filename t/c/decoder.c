@@ -2,9 +2,9 @@
  * decoder.c
  *		The WAL decoder against records that are made here, byte by byte.
  *
- * Above all such as no supported server writes any more: releases before 17.11
- * clear bits of the visibility map without registering its block, and their WAL
- * may be replayed.  Every record goes through both front ends, and its main
+ * Above all such as not every supported server writes any more: 15, and releases
+ * before 17.11 and 18.6, clear bits of the visibility map without registering its
+ * block, and their WAL may be replayed.  Every record goes through both front ends, and its main
  * data is cut into chunks in several ways; the effects must be the same.
  *
  * Prints TAP.
@@ -21,7 +21,7 @@
 int			wal_level = WAL_LEVEL_REPLICA;
 
 void
-ExceptionalCondition(const char *condition, const char *file, int line)
+ExceptionalCondition(EXCEPTIONAL_CONDITION_PARAMETERS)
 {
 	printf("Bail out! %s:%d: %s\n", file, line, condition);
 	exit(1);

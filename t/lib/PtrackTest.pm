@@ -9,24 +9,60 @@ use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use PtrackCopy;
+use PtrackWaldump;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(new_node new_standby checkpoint follows_wal await_summary restartpoint catch_up
+our @EXPORT = qw(replays_redo_points need_replayed_redo_points new_node new_standby checkpoint
+  follows_wal await_summary restartpoint catch_up
   changed_blocks core_blocks lines_missing differences_from_core pagemap
   base_copy refresh_node compare_copy fails_like summary_files summary_crc
   write_summary summary_points change_summary_times
-  stretch_summaries log_since poll_until worker_pid run_c_test);
+  stretch_summaries log_since poll_until worker_pid run_regress run_c_test);
 
-# A running server with the extension in database postgres.
+# The major version that is tested.
+my ($major) = `pg_config --version` =~ /(\d+)/;
+
+# Before 17, replay does not come by the redo points of online checkpoints.  So a
+# standby has one cycle from its start on, and knows less than its primary once it
+# is started again; and crash recovery does not know a checkpoint that did not
+# complete.
+sub replays_redo_points { return $major >= 17; }
+
+# Skips the rest of the test where that is so.
+sub need_replayed_redo_points
+{
+	my $why = "replay of PostgreSQL $major does not come by redo points";
+
+	return if replays_redo_points();
+	plan skip_all => $why if Test::More->builder->current_test == 0;
+	SKIP: { skip $why, 1; }
+	done_testing();
+	exit 0;
+}
+
+# What makes a server remember its changes in a way of its own, to compare with.
+# From 17 on it has summaries; before, its WAL must do.
+sub core_settings
+{
+	return $major >= 17 ? "summarize_wal = on\nwal_summary_keep_time = 0\n" : "wal_keep_size = 100GB\n";
+}
+
+# A running server with the extension in database postgres.  Without checksums,
+# whatever the default is, unless initdb is told otherwise.
 #
-# conf: lines for postgresql.conf; initdb: more arguments for it.
+# conf: lines for postgresql.conf; initdb: more arguments for it; for_core:
+# core_blocks is going to be called.
 sub new_node
 {
 	my ($name, %options) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
+	my @initdb = @{ $options{initdb} // [] };
+	my $core = $options{for_core} ? core_settings() : '';
 
-	$node->init(allows_streaming => 1, extra => $options{initdb} // []);
+	push @initdb, '--no-data-checksums'
+	  if $major >= 18 && !grep { $_ eq '--data-checksums' } @initdb;
+	$node->init(allows_streaming => 1, extra => \@initdb);
 	$node->append_conf('postgresql.conf', <<"EOF");
 shared_preload_libraries = 'ptrack'
 autovacuum = off
@@ -34,7 +70,7 @@ max_wal_size = 10GB
 checkpoint_timeout = 1h
 wal_log_hints = off
 log_statement = none
-$options{conf}
+$core$options{conf}
 EOF
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION ptrack');
@@ -138,12 +174,17 @@ sub lines_missing
 	return join ' ', grep { !$in{$_} } split /\n/, $from;
 }
 
-# The same from core's own summaries of the range, without the free space map.
-# In a union of ranges, the least limit is the one that counts.
+# The same from core's own summaries of the range, or from its WAL, without the
+# free space map.  In a union of ranges, the least limit is the one that counts.
+# The range ends at a redo point that the server has come to.
 sub core_blocks
 {
 	my ($node, $start, $end) = @_;
 
+	return waldump_blocks($node->data_dir . '/pg_wal', $start, $end) if $major < 17;
+	$node->poll_query_until('postgres',
+		"SELECT max(end_lsn) >= '$end' FROM pg_available_wal_summaries()")
+	  or die 'the WAL summarizer lags';
 	return $node->safe_psql('postgres', <<"EOF");
 SELECT format('%s/%s/%s/%s:%s%s', reltablespace, reldatabase, relfilenode,
 	relforknumber, CASE WHEN is_limit_block THEN 'L' ELSE '' END, block)
@@ -377,6 +418,20 @@ sub worker_pid
 		return $dir =~ s{.*/}{}r if (<$fh> // '') =~ /ptrack worker/;
 	}
 	return 0;
+}
+
+# Has pg_regress run tests of sql/ on a node.  Returns whether they passed.
+sub run_regress
+{
+	my ($node, $output, @tests) = @_;
+	my $top = "$FindBin::RealBin/..";
+
+	return run_log([
+		$ENV{PG_REGRESS}, '--bindir=' . $node->config_data('--bindir'),
+		'--host=' . $node->host, '--port=' . $node->port,
+		"--inputdir=$top", "--outputdir=$output",
+		# Before 16, that is where the input is.
+		($major >= 16 ? "--expecteddir=$top" : ()), @tests ]);
 }
 
 # Compiles a program of c/, which includes the sources that it tests and prints
