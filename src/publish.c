@@ -562,8 +562,8 @@ find_start(StartKnowledge *knowledge)
 
 /*
  * What is known ends before the server's start.  May there be WAL that leads from
- * there, which ptrack's worker should read first?  If the worker does not show up
- * for long, this goes on without.
+ * there, which ptrack's worker should read first?  If there cannot be a worker, or
+ * it does not show up for long, this goes on without.
  */
 #define WORKER_TIMEOUT_MS	10000
 
@@ -576,7 +576,8 @@ must_fill(void)
 	if (pg_atomic_read_u32(&shared->fill) == FILL_DONE || shared->was_minimal)
 		return false;
 	if (pg_atomic_read_u32(&shared->worker_there) == 0 &&
-		TimestampDifferenceExceeds(PgStartTime, GetCurrentTimestamp(), WORKER_TIMEOUT_MS))
+		(max_worker_processes == 0 ||
+		 TimestampDifferenceExceeds(PgStartTime, GetCurrentTimestamp(), WORKER_TIMEOUT_MS)))
 		return false;
 	if (list_choices(choices, map_get_start()) == 0)
 		return false;

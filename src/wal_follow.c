@@ -15,8 +15,8 @@
  * Redo points.  WAL of PostgreSQL 17 and later has a record at each of them.  In
  * earlier releases that is so for shutdown checkpoints only.  The redo point of
  * another one is where the server says that it is, if the worker has not come
- * that far; else it is learned from the record that completes the checkpoint.
- * Then the cycle ends at the redo point, with some marks that came later, and
+ * that far; else it is learned from the record that completes the checkpoint, as
+ * always on a standby.  Then the cycle ends at the redo point, with some marks that came later, and
  * WAL from the redo point on is read again for the next cycle.
  */
 #include "postgres.h"
@@ -54,6 +54,7 @@ typedef struct FollowShared
 typedef struct Follower
 {
 	WalReader  *reader;
+	TimeLineID	tli;
 	XLogRecPtr	end;			/* of what may be read */
 	XLogRecPtr	stop;			/* a redo point before that; invalid: none */
 	XLogRecPtr	last_cut;		/* redo point that the running cycle begins at, or
@@ -275,10 +276,9 @@ cut_here(Follower *follower, XLogRecPtr redo, int64 checkpoint_time)
 
 /* The sum of fingerprints of the records from one LSN to another. */
 static bool
-sum_between(Follower *follower, XLogRecPtr start, XLogRecPtr end, TimeLineID tli,
-			uint64 *sum)
+sum_between(const Follower *follower, XLogRecPtr start, XLogRecPtr end, uint64 *sum)
 {
-	WalReader  *reader = wal_reader_create(tli);
+	WalReader  *reader = wal_reader_create(follower->tli);
 	XLogReaderState *record;
 	WalStatus	status;
 
@@ -299,14 +299,14 @@ sum_between(Follower *follower, XLogRecPtr start, XLogRecPtr end, TimeLineID tli
  * cycle that ends there has some marks too many, and the next one is read anew.
  */
 static void
-cut_late(Follower *follower, XLogRecPtr redo, int64 checkpoint_time, TimeLineID tli)
+cut_late(Follower *follower, XLogRecPtr redo, int64 checkpoint_time)
 {
 	MapCut		cut = make_cut(follower, redo, checkpoint_time);
 	XLogRecPtr	now = wal_reader_position(follower->reader);
 	uint64		before;
 	uint64		after;
 
-	if (!sum_between(follower, redo, now, tli, &cut.sum))
+	if (!sum_between(follower, redo, now, &cut.sum))
 		return;
 	commit(follower, now);
 	publish_in_background(true);
@@ -330,19 +330,55 @@ cut_late(Follower *follower, XLogRecPtr redo, int64 checkpoint_time, TimeLineID 
 }
 
 /*
- * Where the server says that a checkpoint begins that is not yet cut at, if that
- * is still ahead; and so no record after it may be read before it is cut.
+ * The redo point of the first checkpoint that a record before the limit completes,
+ * if it is at or after the position; else invalid.
+ */
+static XLogRecPtr
+redo_point_in_wal(const Follower *follower, XLogRecPtr position, XLogRecPtr limit)
+{
+	WalReader  *reader = wal_reader_create(follower->tli);
+	XLogReaderState *record;
+	WalCheckpoint checkpoint;
+	XLogRecPtr	redo = InvalidXLogRecPtr;
+
+	wal_reader_begin(reader, position, limit);
+	while (XLogRecPtrIsInvalid(redo) &&
+		   wal_reader_next(reader, &record) == WAL_RECORD)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (wal_checkpoint(record, &checkpoint) &&
+			checkpoint.redo > follower->last_cut &&
+			checkpoint.redo >= wal_record_start(position))
+			redo = checkpoint.redo;
+	}
+	wal_reader_close(reader);
+	return redo;
+}
+
+/*
+ * Where a checkpoint begins that is not yet cut at, if that is still ahead; and so
+ * no record after it may be read before it is cut.  The server knows of the
+ * latest one.  Before that, WAL is read twice, for there may be others.
  */
 static XLogRecPtr
 redo_point_ahead(const Follower *follower, XLogRecPtr position)
 {
+	XLogRecPtr	limit = follower->end;
+	XLogRecPtr	latest = InvalidXLogRecPtr;
 	XLogRecPtr	redo;
 
-	if (REDO_POINTS_IN_WAL || RecoveryInProgress())
+	if (REDO_POINTS_IN_WAL)
 		return InvalidXLogRecPtr;
-	redo = GetRedoRecPtr();
-	return redo > follower->last_cut && redo >= wal_record_start(position) &&
-		redo <= follower->end ? redo : InvalidXLogRecPtr;
+	if (!RecoveryInProgress())
+	{
+		latest = GetRedoRecPtr();
+		if (latest <= follower->last_cut || latest > follower->end ||
+			latest < wal_record_start(position))
+			return InvalidXLogRecPtr;
+		limit = latest;
+	}
+	redo = redo_point_in_wal(follower, position, limit);
+	return XLogRecPtrIsInvalid(redo) ? latest : redo;
 }
 
 static void
@@ -355,12 +391,12 @@ read_up_to(Follower *follower, XLogRecPtr position)
 
 /* A record that tells of checkpoints, which is marked. */
 static void
-note_checkpoint(Follower *follower, const WalCheckpoint *checkpoint, TimeLineID tli)
+note_checkpoint(Follower *follower, const WalCheckpoint *checkpoint)
 {
 	if (XLogRecPtrIsInvalid(checkpoint->redo))
 		return;
 	if (checkpoint->redo > follower->last_cut)
-		cut_late(follower, checkpoint->redo, checkpoint->time, tli);
+		cut_late(follower, checkpoint->redo, checkpoint->time);
 	else
 		map_time_cut(checkpoint->redo, checkpoint->time);
 	publish_in_background(false);
@@ -379,7 +415,7 @@ mark(Follower *follower, XLogReaderState *record)
  * Marks a record.  False if WAL that follows does not tell everything.
  */
 static bool
-follow_record(Follower *follower, XLogReaderState *record, TimeLineID tli)
+follow_record(Follower *follower, XLogReaderState *record)
 {
 	WalCheckpoint checkpoint;
 
@@ -393,7 +429,7 @@ follow_record(Follower *follower, XLogReaderState *record, TimeLineID tli)
 	if (checkpoint.at_redo)
 		cut_here(follower, record->ReadRecPtr, checkpoint.time);
 	mark(follower, record);
-	note_checkpoint(follower, &checkpoint, tli);
+	note_checkpoint(follower, &checkpoint);
 	return true;
 }
 
@@ -427,7 +463,7 @@ lose(Follower *follower, bool minimal)
 
 /* Reads what there is.  Returns false if it came to an end before that. */
 static bool
-follow_records(Follower *follower, TimeLineID tli)
+follow_records(Follower *follower)
 {
 	XLogReaderState *record;
 	WalStatus	status;
@@ -436,7 +472,7 @@ follow_records(Follower *follower, TimeLineID tli)
 	{
 		while ((status = wal_reader_next(follower->reader, &record)) == WAL_RECORD)
 		{
-			if (!follow_record(follower, record, tli))
+			if (!follow_record(follower, record))
 			{
 				lose(follower, true);
 				return false;
@@ -473,20 +509,19 @@ follow_wal(void)
 	FollowPosition position;
 	MapSnapshot frozen;
 	MapSnapshot running;
-	TimeLineID	tli;
 
 	if (!engine_follows() || !follow_position(&position))
 		return false;
-	follower.end = follow_end(&tli);
+	follower.end = follow_end(&follower.tli);
 	if (wal_record_start(position.lsn) >= follower.end)
 		return false;
 
 	map_get_cuts(&frozen, &running);
 	follower.last_cut = Max(running.start, running.end.redo);
 	follower.committed = position.lsn;
-	follower.reader = wal_reader_create(tli);
+	follower.reader = wal_reader_create(follower.tli);
 	read_up_to(&follower, position.lsn);
-	(void) follow_records(&follower, tli);
+	(void) follow_records(&follower);
 	wal_reader_close(follower.reader);
 	return true;
 }

@@ -5,7 +5,7 @@
  * Decoding is PostgreSQL's own (xlogreader.c), which follows records over pages
  * and segments, checks them, and knows of records that were begun and never
  * completed.  What is here finds the segments: in pg_wal, or else by
- * ptrack.restore_command; and reads them in large requests.
+ * ptrack.restore_command or restore_command; and reads them in large requests.
  *
  * A range that cannot be read to its end is no shorter range: callers get a
  * status that says why, and the segment that it is about.
@@ -24,6 +24,7 @@
 #include "access/timeline.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
+#include "access/xlogrecovery.h"
 #include "common/archive.h"
 #include "common/file_perm.h"
 #include "common/file_utils.h"
@@ -100,6 +101,13 @@ close_segment(WalReader *reader)
 	reader->chunk_len = 0;
 }
 
+/* The command that fetches segments: if there is none of ours, the server's. */
+static const char *
+restore_command(void)
+{
+	return wal_restore_command[0] != '\0' ? wal_restore_command : recoveryRestoreCommand;
+}
+
 /*
  * Has the restore command fetch a segment, and opens it.  The file needs no
  * name once it is open.
@@ -116,7 +124,7 @@ restore_segment(const char *name)
 		return -1;
 	snprintf(path, sizeof(path), "%s/%s_ptrack_%d_%s", RESTORE_DIRECTORY,
 			 PG_TEMP_FILE_PREFIX, MyProcPid, name);
-	command = BuildRestoreCommand(wal_restore_command, path, name, name);
+	command = BuildRestoreCommand(restore_command(), path, name, name);
 	fflush(NULL);
 	pgstat_report_wait_start(WAIT_EVENT_RESTORE_COMMAND);
 	result = system(command);
@@ -151,7 +159,7 @@ open_one(WalReader *reader, TimeLineID tli, XLogSegNo segno)
 	XLogFilePath(path, tli, segno, wal_segment_size);
 	XLogFileName(name, tli, segno, wal_segment_size);
 	reader->fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
-	if (reader->fd < 0 && errno == ENOENT && wal_restore_command[0] != '\0')
+	if (reader->fd < 0 && errno == ENOENT && restore_command()[0] != '\0')
 		reader->fd = restore_segment(name);
 	reader->tli = tli;
 	reader->segno = segno;

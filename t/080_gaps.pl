@@ -14,7 +14,7 @@ use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
 
-my $node = new_node('primary', conf => '');
+my $node = new_node('primary', conf => 'wal_keep_size = 1GB');
 sub init_lsn { return $node->safe_psql('postgres', 'SELECT ptrack_init_lsn()'); }
 sub later { return $node->safe_psql('postgres', "SELECT '$_[0]'::pg_lsn > '$_[1]'::pg_lsn") eq 't'; }
 

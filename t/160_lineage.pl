@@ -112,6 +112,7 @@ accepted($one, $redo[-1], lineage($one, $redo[-1]), 'the running cycle');
 my $restored = PostgreSQL::Test::Cluster->new('restored');
 $one->backup('restored');
 $restored->init_from_backup($one, 'restored');
+$restored->append_conf('postgresql.conf', wal_from($one));
 $restored->start;
 is(lineages($restored, @redo), $known, 'the same on a restored server');
 accepted($restored, $base_lsn, $base_lineage, 'a backup from before, on the restored server');

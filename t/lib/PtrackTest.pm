@@ -14,7 +14,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(replays_redo_points need_replayed_redo_points new_node new_standby checkpoint
-  follows_wal await_summary restartpoint catch_up
+  follows_wal wal_from await_summary restartpoint catch_up
   changed_blocks core_blocks lines_missing differences_from_core pagemap
   base_copy refresh_node compare_copy fails_like summary_files summary_crc
   write_summary summary_points change_summary_times
@@ -88,9 +88,19 @@ sub new_standby
 
 	$of->backup($name);
 	$standby->init_from_backup($of, $name, has_streaming => 1);
-	$standby->append_conf('postgresql.conf', $options{conf} // '');
+	$standby->append_conf('postgresql.conf', ($options{conf} // '') . "\n" . wal_from($of));
 	$standby->start;
 	return $standby;
+}
+
+# Settings for a server that is made of a base backup of that node.  Where WAL is
+# followed, the summary that ends where the backup begins may come too late to be
+# in it; then it is made anew from WAL.
+sub wal_from
+{
+	my ($of) = @_;
+
+	return follows_wal() ? "ptrack.restore_command = 'cp " . $of->data_dir . "/pg_wal/%f %p'\n" : '';
 }
 
 # Waits until a standby has replayed what was done on the primary so far.  What
