@@ -16,7 +16,7 @@ our @EXPORT = qw(new_node new_standby checkpoint follows_wal await_summary resta
   changed_blocks core_blocks lines_missing differences_from_core pagemap
   base_copy refresh_node compare_copy fails_like summary_files summary_crc
   write_summary summary_points change_summary_times
-  stretch_summaries log_since poll_until worker_pid run_c_test);
+  stretch_summaries make_huge_table log_since poll_until worker_pid run_c_test);
 
 # A running server with the extension in database postgres.
 #
@@ -343,6 +343,22 @@ sub stretch_summaries
 		my $age = ($n - $_) * $seconds;
 		$files[$_] => sub { ($now - $age, $now - $age + $seconds) }
 	} 0 .. $#files);
+	return;
+}
+
+# A new database with a table "huge" of more than one segment, most of which are
+# pages that were never used: a hole at the end of the first segment's file, where
+# rows go next.
+sub make_huge_table
+{
+	my ($node, $database) = @_;
+
+	$node->safe_psql('postgres', "CREATE DATABASE $database");
+	$node->safe_psql($database, q{CREATE TABLE huge (i int, v text);
+		INSERT INTO huge SELECT i, 'first' FROM generate_series(1, 100) i});
+	my $file = $node->data_dir . '/' . $node->safe_psql($database, q{SELECT pg_relation_filepath('huge')});
+	$node->safe_psql('postgres', 'CHECKPOINT');
+	truncate $file, 1024 * 1024 * 1024 or die "could not stretch \"$file\": $!";
 	return;
 }
 
