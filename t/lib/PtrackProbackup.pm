@@ -359,8 +359,13 @@ sub check_backup
 		"$name: $result->{pages} pages agree, $result->{hints} but for hint bits");
 	is($result->{rows}, $result->{expected}, "$name: rows agree; $backup->{pages} pages by map, "
 		  . "$backup->{filtered} filtered out, $backup->{whole} files whole");
-	is($result->{init}, $node->safe_psql('postgres', 'SELECT ptrack_init_lsn()'),
-		"$name: coverage begins where it did");
+	# Where WAL is followed, the summary that ends where the backup starts may come
+	# too late to be in it, and pg_probackup waits for nothing.
+	my $init = $node->safe_psql('postgres', 'SELECT ptrack_init_lsn()');
+
+	ok($result->{init} eq $init
+		  || follows_wal() && lsn_number($result->{init}) <= lsn_number($backup->{start}),
+		"$name: coverage begins at $result->{init}; before, at $init");
 	return;
 }
 
