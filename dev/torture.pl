@@ -786,7 +786,7 @@ sub rewind_to_standby
 sub forget_unknown
 {
 	my ($server) = @_;
-	my $init = $server->query('SELECT ptrack_init_lsn()');
+	my $init = known_since($server);
 
 	return if lsn_number($init) <= lsn_number($server->{init});
 	$server->{init} = $init;
@@ -799,30 +799,43 @@ sub forget_unknown
 # What makes a gap, and what must not
 #
 
-# Coverage ends: what was known is not known any more, and that is an error.
-sub make_gap
+# A session without the library: what it did is read from WAL, if that is still
+# there.
+sub absent_session
 {
-	my $kind = pick('library', 'resetwal');
-	my ($session, $known);
-
-	drop_standby();
 	check_all();
 	$primary->stop('fast');
-	if ($kind eq 'library')
-	{
-		configure($primary, shared_preload_libraries => '', 'ptrack.map_size' => '16MB');
-		$primary->start;
-		$primary->query('UPDATE t0 SET k = -k', 'one');
-		$primary->stop('fast');
-	}
-	else
-	{
-		$primary->run('pg_resetwal', '-f', '-D', $primary->{data});
-	}
+	configure($primary, shared_preload_libraries => '', 'ptrack.map_size' => '16MB');
+	$primary->start;
+	$primary->query('UPDATE t0 SET k = -k', 'one');
+	$primary->query('CHECKPOINT') if chance(0.5);
+	$primary->stop(pick('fast', 'immediate'));
+	return 'absent';
+}
+
+sub reset_wal
+{
+	check_all();
+	$primary->stop('fast');
+	$primary->run('pg_resetwal', '-f', '-D', $primary->{data});
+	return 'reset';
+}
+
+# Where coverage ends, what was known is not known any more, and that is an error.
+sub make_gap
+{
+	my ($why, $known);
+
+	drop_standby();
+	$why = chance(0.5) ? absent_session() : reset_wal();
 	reconfigure($primary);
 	$primary->start;
-
-	$known = $primary->query('SELECT ptrack_init_lsn()');
+	$known = known_since($primary);
+	if ($why eq 'absent' && lsn_number($known) <= lsn_number($primary->{init}))
+	{
+		$count{filled}++;
+		return;
+	}
 	for my $point (@{ $primary->{points} })
 	{
 		die "after a gap, $point->{lsn} is not before $known\n" if lsn_number($point->{lsn}) >= lsn_number($known);
@@ -833,6 +846,25 @@ sub make_gap
 	take_base();
 	$count{gaps}++;
 	return;
+}
+
+# Where coverage begins, which takes a moment to be found.
+sub known_since
+{
+	my ($server) = @_;
+	my $known = '';
+
+	for (my $waited = 0; $known eq ''; $waited += 0.1)
+	{
+		die "it does not get known what is known\n" if $waited > 60;
+		$known = $server->query(<<"SQL");
+CREATE OR REPLACE FUNCTION pg_temp.known() RETURNS text LANGUAGE plpgsql AS \$\$
+BEGIN RETURN ptrack_init_lsn(); EXCEPTION WHEN object_not_in_prerequisite_state THEN RETURN ''; END \$\$;
+SELECT pg_temp.known();
+SQL
+		sleep 0.1 if $known eq '';
+	}
+	return $known;
 }
 
 sub expect_refusal
@@ -1020,12 +1052,13 @@ sub verdict
 
 	$killed += $_ for values %kills;
 	print "\n";
-	printf "  %-34s %12d\n", @$_ for (
+	printf "  %-44s %12d\n", @$_ for (
 		[ 'cycles', $cycle ], [ 'processes killed', $killed ], map({ [ "  $_", $kills{$_} ] } sort keys %kills),
 		map { [ $_->[1], $count{ $_->[0] } // 0 ] } (
 			[ fast => 'fast stops under load' ], [ immediate => 'immediate stops under load' ], [ promotions => 'promotions' ],
 			[ rewinds => 'old primaries rewound' ], [ forgotten => '  without coverage of the past' ],
 			[ standbys => 'standbys made' ], [ gaps => 'gaps made and refused' ],
+			[ filled => 'sessions without the library known from WAL' ],
 			[ switches => 'checksums switched' ], [ spans => 'transactions looked at in the middle' ], [ floods => 'floods of relations' ],
 			[ overflown => 'looks at a map that had overflown' ], [ compared => 'comparisons' ],
 			[ pages => 'pages compared' ], [ differing => 'pages that differed' ], [ hints => 'pages that differed in hint bits' ],

@@ -244,21 +244,6 @@ EOF
 	'segments truncated' => [ large => 'TRUNCATE huge; INSERT INTO huge VALUES (1)' ],
 );
 
-# A table of more than one segment, most of which are pages that were never used:
-# a hole at the end of the first segment's file, where rows go next.
-sub stretch
-{
-	my ($node) = @_;
-
-	$node->safe_psql('postgres', 'CREATE DATABASE large');
-	$node->safe_psql('large', q{CREATE TABLE huge (i int, v text);
-		INSERT INTO huge SELECT i, 'first' FROM generate_series(1, 100) i});
-	my $file = $node->data_dir . '/' . $node->safe_psql('large', q{SELECT pg_relation_filepath('huge')});
-	$node->safe_psql('postgres', 'CHECKPOINT');
-	truncate $file, 1024 * 1024 * 1024 or die "could not stretch \"$file\": $!";
-	return;
-}
-
 # wal_level = minimal, on a server of its own: relations that skip WAL.
 my @minimal_cases = (
 	'made in the same transaction' => <<'EOF',
@@ -373,7 +358,7 @@ for my $checksums ([], ['--data-checksums'])
 	my $primary = new_node("primary_$kind", conf => $conf, initdb => $checksums);
 
 	$primary->safe_psql('postgres', $tables);
-	stretch($primary) if !@$checksums;
+	make_huge_table($primary, 'large') if !@$checksums;
 	$primary->stop;
 	my $standby = standby_of($primary, "standby_$kind");
 	$primary->start;

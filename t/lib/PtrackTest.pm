@@ -18,7 +18,8 @@ our @EXPORT = qw(replays_redo_points need_replayed_redo_points new_node new_stan
   changed_blocks core_blocks lines_missing differences_from_core pagemap
   base_copy refresh_node compare_copy fails_like summary_files summary_crc
   write_summary summary_points change_summary_times
-  stretch_summaries log_since poll_until worker_pid run_regress run_c_test);
+  stretch_summaries make_huge_table log_since poll_until worker_pid run_regress
+  run_c_test);
 
 # The major version that is tested.
 my ($major) = `pg_config --version` =~ /(\d+)/;
@@ -396,6 +397,22 @@ sub stretch_summaries
 		my $age = ($n - $_) * $seconds;
 		$files[$_] => sub { ($now - $age, $now - $age + $seconds) }
 	} 0 .. $#files);
+	return;
+}
+
+# A new database with a table "huge" of more than one segment, most of which are
+# pages that were never used: a hole at the end of the first segment's file, where
+# rows go next.
+sub make_huge_table
+{
+	my ($node, $database) = @_;
+
+	$node->safe_psql('postgres', "CREATE DATABASE $database");
+	$node->safe_psql($database, q{CREATE TABLE huge (i int, v text);
+		INSERT INTO huge SELECT i, 'first' FROM generate_series(1, 100) i});
+	my $file = $node->data_dir . '/' . $node->safe_psql($database, q{SELECT pg_relation_filepath('huge')});
+	$node->safe_psql('postgres', 'CHECKPOINT');
+	truncate $file, 1024 * 1024 * 1024 or die "could not stretch \"$file\": $!";
 	return;
 }
 
