@@ -857,11 +857,7 @@ sub known_since
 	for (my $waited = 0; $known eq ''; $waited += 0.1)
 	{
 		die "it does not get known what is known\n" if $waited > 60;
-		$known = $server->query(<<"SQL");
-CREATE OR REPLACE FUNCTION pg_temp.known() RETURNS text LANGUAGE plpgsql AS \$\$
-BEGIN RETURN ptrack_init_lsn(); EXCEPTION WHEN object_not_in_prerequisite_state THEN RETURN ''; END \$\$;
-SELECT pg_temp.known();
-SQL
+		$known = $server->query('SELECT known_since()');
 		sleep 0.1 if $known eq '';
 	}
 	return $known;
@@ -921,7 +917,11 @@ sub make_primary
 	$primary->init(chance(0.5) ? '--data-checksums' : ());
 	configure($primary, wal_level => 'replica', max_wal_senders => 5);
 	$primary->start;
-	$primary->query('CREATE EXTENSION ptrack');
+	$primary->query(<<'SQL');
+CREATE EXTENSION ptrack;
+CREATE FUNCTION known_since() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN RETURN ptrack_init_lsn(); EXCEPTION WHEN object_not_in_prerequisite_state THEN RETURN ''; END $$
+SQL
 	$primary->query("CREATE DATABASE $_") for 'one', 'two', 'moving';
 	$primary->query(setup_script(), $_) for 'one', 'two';
 	$primary->query(q{CREATE TABLE huge (i int, v text);

@@ -445,5 +445,5 @@ wal_segment_exists(TimeLineID tli, XLogRecPtr lsn)
 
 	XLByteToSeg(lsn, segno, wal_segment_size);
 	XLogFilePath(path, tli, segno, wal_segment_size);
-	return wal_restore_command[0] != '\0' || stat(path, &st) == 0 || errno != ENOENT;
+	return restore_command()[0] != '\0' || stat(path, &st) == 0 || errno != ENOENT;
 }

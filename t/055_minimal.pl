@@ -12,6 +12,8 @@ use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
 
+need_hooks('WAL of wal_level minimal cannot be followed');
+
 my $node = new_node('primary', conf => <<'EOF');
 wal_level = minimal
 max_wal_senders = 0

@@ -12,6 +12,8 @@ use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
 
+need_hooks('checkpoints do not write summaries');
+
 # Without workers, summaries stay as they are written.
 my $node = new_node('primary', conf => 'max_worker_processes = 0');
 $node->safe_psql('postgres', 'CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i');

@@ -12,6 +12,8 @@ use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
 
+need_hooks('checkpoints do not write summaries');
+
 my $node = new_node('primary', conf => '');
 sub init_lsn { return $_[0]->safe_psql('postgres', 'SELECT ptrack_init_lsn()'); }
 

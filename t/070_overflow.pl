@@ -80,7 +80,9 @@ $start = checkpoint($node);
 for_each_table('TRUNCATE t%; INSERT INTO t% VALUES (4)');
 $node->safe_psql('postgres', join '', map { "CREATE TABLESPACE s$_ LOCATION '';\n" } 1 .. 70);
 $node->safe_psql('postgres', join '', map { "CREATE TABLE in_s$_ (a int) TABLESPACE s$_;\n" } 1 .. 70);
-is(limits($start, $node->safe_psql('postgres', 'SELECT pg_current_wal_insert_lsn()'), 'reltablespace = 0 AND reldatabase = 0 AND relfilenode = 0'), 1,
+# Where WAL is followed, a query reads by itself what is in no summary, and has room for all of it.
+$end = follows_wal() ? checkpoint($node) : $node->safe_psql('postgres', 'SELECT pg_current_wal_insert_lsn()');
+is(limits($start, $end, 'reltablespace = 0 AND reldatabase = 0 AND relfilenode = 0'), 1,
 	'everything is noted as changed');
 %map = pagemap($node, $start);
 my $files = $node->safe_psql('postgres', <<'EOF');

@@ -38,8 +38,11 @@ $node->safe_psql('postgres', 'UPDATE a SET i = i + 1');
 $node->stop('immediate');
 $backup->{run}->kill_kill;
 $node->start;
-$node->safe_psql('postgres', 'UPDATE a SET i = i + 1');
-checkpoint($node);
+for (1 .. 3)
+{
+	$node->safe_psql('postgres', 'UPDATE a SET i = i + 1');
+	checkpoint($node);
+}
 $node->stop;
 
 # Its summaries are merged, but for the first ones.

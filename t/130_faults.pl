@@ -13,6 +13,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
+
+need_hooks('checkpoints do not write summaries');
 use Time::HiRes qw(sleep);
 
 # Kinds of calls in the order of the shim's, and the errors that they get; 0: a

@@ -13,7 +13,7 @@ use PtrackWaldump;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(replays_redo_points need_replayed_redo_points new_node new_standby checkpoint
+our @EXPORT = qw(replays_redo_points need_replayed_redo_points need_hooks new_node new_standby checkpoint
   follows_wal wal_from await_summary restartpoint catch_up
   changed_blocks core_blocks lines_missing differences_from_core pagemap
   base_copy refresh_node compare_copy fails_like summary_files summary_crc
@@ -40,6 +40,13 @@ sub need_replayed_redo_points
 	SKIP: { skip $why, 1; }
 	done_testing();
 	exit 0;
+}
+
+# Skips the test where changes are not made durable by checkpoints themselves.
+sub need_hooks
+{
+	plan skip_all => $_[0] if follows_wal();
+	return;
 }
 
 # What makes a server remember its changes in a way of its own, to compare with.
@@ -156,7 +163,8 @@ sub await_summary
 
 	return if $node->safe_psql('postgres', "SELECT $works AND NOT pg_is_in_recovery()") ne 't';
 	poll_until(sub {
-		$node->safe_psql('postgres', 'SELECT ptrack_init_lsn()');
+		# A question about coverage wakes the worker.
+		$node->psql('postgres', 'SELECT ptrack_init_lsn()');
 		return glob $node->data_dir . "/ptrack/*$name";
 	}) or die $node->name . " publishes no summary that ends at $redo";
 	return;
