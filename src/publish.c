@@ -922,6 +922,18 @@ publish_caught(XLogRecPtr redo)
 	return done;
 }
 
+static void
+report_not_durable(XLogRecPtr redo)
+{
+	pg_atomic_fetch_add_u64(&shared->failures, 1);
+	ereport(WARNING,
+			(errmsg("changed blocks up to %X/%X are not durable",
+					LSN_FORMAT_ARGS(redo)),
+			 engine_follows() ?
+			 errdetail("They are kept in memory, and ptrack tries again to publish them. WAL that tells of them is held back until that succeeds.") :
+			 errdetail("They are kept in memory, and ptrack tries again to publish them. If the server stops before that succeeds, changes before its next start are not known.")));
+}
+
 /*
  * Publishes everything that the map holds from before the redo point of the
  * checkpoint or restartpoint that is being made.  Never throws.
@@ -933,11 +945,7 @@ publish_at_checkpoint(XLogRecPtr redo)
 		return;
 	if (pg_atomic_read_u32(&shared->start_checked) == 0)
 		shared->start_misses++;
-	pg_atomic_fetch_add_u64(&shared->failures, 1);
-	ereport(WARNING,
-			(errmsg("changed blocks up to %X/%X are not durable",
-					LSN_FORMAT_ARGS(redo)),
-			 errdetail("They are kept in memory, and ptrack tries again to publish them. If the server stops before that succeeds, changes before its next start are not known.")));
+	report_not_durable(redo);
 }
 
 /*
@@ -964,7 +972,8 @@ left_over(bool all)
 		return running.end.redo;
 	if (XLogRecPtrIsInvalid(frozen.start))
 	{
-		if (!follows || !failed)
+		/* The map could not be cut there: what was before was in the way. */
+		if (!follows || running.end.redo <= running.start)
 			return InvalidXLogRecPtr;
 		cut = &running.end;
 	}
@@ -974,15 +983,33 @@ left_over(bool all)
 /*
  * For ptrack's worker: publishes cycles that ended in recovery, or in WAL that
  * it follows, or that could not be published before.  Also does what
- * publish_check_start does, as soon as that is possible.  Never throws.
+ * publish_check_start does, as soon as that is possible.  Whatever wakes the
+ * worker, it does not try more often than once in that time.  Never throws.
  */
+#define RETRY_MS		1000
+
 void
 publish_in_background(bool all)
 {
+	static TimestampTz failed_at = 0;
+	static XLogRecPtr reported = InvalidXLogRecPtr;
 	XLogRecPtr	redo = left_over(all);
 
-	if (!XLogRecPtrIsInvalid(redo) || !start_known())
-		(void) publish_caught(redo);
+	if (XLogRecPtrIsInvalid(redo) && start_known())
+		return;
+	if (start_known() && pg_atomic_read_u32(&shared->failed) != 0 &&
+		!TimestampDifferenceExceeds(failed_at, GetCurrentTimestamp(), RETRY_MS))
+		return;
+	if (publish_caught(redo) || !start_known())
+		return;
+	failed_at = GetCurrentTimestamp();
+
+	/* Elsewhere, who made the checkpoint has said so. */
+	if (engine_follows() && redo > reported)
+	{
+		report_not_durable(redo);
+		reported = redo;
+	}
 }
 
 /*

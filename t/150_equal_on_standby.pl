@@ -30,6 +30,9 @@ sub run_sql
 	return;
 }
 
+# Where WAL is followed, a standby has the past of its primary only if there is a
+# summary when it is made.
+checkpoint($primary);
 my $near = new_standby('near', $primary);
 my $far = new_standby('far', $near);
 my $late;
