@@ -43,12 +43,14 @@
 #include "portability/instr_time.h"
 #include "ptrack_map.h"
 #include "publish.h"
+#include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 #include "storage/spin.h"
 #include "summary_store.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 #include "wal_fill.h"
 #include "wal_follow.h"
 
@@ -655,24 +657,40 @@ start_known(void)
 
 /*
  * To be called before the first answer is given; does something the first time
- * only.
+ * only.  It gives ptrack's worker some time to read WAL from before the start.
  */
+#define START_WAIT_MS	10000
+#define START_NAP_MS	10
+#define START_MAX_NAP_MS	320
+
 void
 publish_check_start(void)
 {
-	bool		checked;
+	long		nap = START_NAP_MS;
 
 	if (start_known())
 		return;
-	LWLockAcquire(publish_lock, LW_EXCLUSIVE);
-	checked = check_start_and_follow();
-	LWLockRelease(publish_lock);
-	if (!checked)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("changes are not known yet"),
-				 errdetail("Recovery has not begun, or what is known of the time before the server's start is still being looked for."),
-				 errhint("Try again in a moment.")));
+	for (long waited = 0;; waited += nap)
+	{
+		bool		checked;
+
+		LWLockAcquire(publish_lock, LW_EXCLUSIVE);
+		checked = check_start_and_follow();
+		LWLockRelease(publish_lock);
+		if (checked)
+			return;
+		if (waited >= START_WAIT_MS)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("changes are not known yet"),
+					 errdetail("Recovery has not begun, or what is known of the time before the server's start is still being looked for."),
+					 errhint("Try again in a moment.")));
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 nap, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		nap = Min(2 * nap, START_MAX_NAP_MS);
+	}
 }
 
 /*

@@ -358,27 +358,29 @@ redo_point_in_wal(const Follower *follower, XLogRecPtr position, XLogRecPtr limi
 /*
  * Where a checkpoint begins that is not yet cut at, if that is still ahead; and so
  * no record after it may be read before it is cut.  The server knows of the
- * latest one.  Before that, WAL is read twice, for there may be others.
+ * latest one.  Before that, WAL is read twice, for there may be others, whose
+ * records then are durable.
  */
 static XLogRecPtr
 redo_point_ahead(const Follower *follower, XLogRecPtr position)
 {
 	XLogRecPtr	limit = follower->end;
-	XLogRecPtr	latest = InvalidXLogRecPtr;
-	XLogRecPtr	redo;
+	XLogRecPtr	redo = InvalidXLogRecPtr;
+	TimeLineID	tli;
 
 	if (REDO_POINTS_IN_WAL)
 		return InvalidXLogRecPtr;
 	if (!RecoveryInProgress())
 	{
-		latest = GetRedoRecPtr();
-		if (latest <= follower->last_cut || latest > follower->end ||
-			latest < wal_record_start(position))
+		redo = GetRedoRecPtr();
+		if (redo <= follower->last_cut || redo < wal_record_start(position))
 			return InvalidXLogRecPtr;
-		limit = latest;
+		limit = Min(redo, follow_end(&tli));
 	}
-	redo = redo_point_in_wal(follower, position, limit);
-	return XLogRecPtrIsInvalid(redo) ? latest : redo;
+	limit = redo_point_in_wal(follower, position, limit);
+	if (!XLogRecPtrIsInvalid(limit))
+		redo = limit;
+	return redo <= follower->end ? redo : InvalidXLogRecPtr;
 }
 
 static void
