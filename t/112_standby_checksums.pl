@@ -12,7 +12,6 @@ use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
 
-need_replayed_redo_points();
 my $primary = new_node('primary', conf => "wal_keep_size = 1GB\ncheckpoint_completion_target = 0.9");
 $primary->safe_psql('postgres', 'CREATE TABLE t AS SELECT i FROM generate_series(1, 100000) i');
 my $standby = new_standby('standby', $primary);

@@ -13,7 +13,6 @@ use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
 
-need_replayed_redo_points();
 my $archive = PostgreSQL::Test::Utils::tempdir;
 my $primary = new_node('primary', conf => <<"EOS");
 wal_keep_size = 1GB

@@ -14,7 +14,6 @@ use PtrackCopy;
 use PtrackTest;
 use Test::More;
 
-need_replayed_redo_points();
 my $archive = PostgreSQL::Test::Utils::tempdir;
 my $node = new_node('primary', conf => <<"EOS");
 wal_keep_size = 1GB

@@ -12,7 +12,6 @@ use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
 
-need_replayed_redo_points();
 # pg_rewind needs checksums, or wal_log_hints, and the WAL since the fork.
 my $one = new_node('one', initdb => ['--data-checksums'], conf => <<'EOS');
 wal_keep_size = 1GB

@@ -12,7 +12,6 @@ use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
 
-need_replayed_redo_points();
 my $primary = new_node('primary', initdb => ['--data-checksums'], conf => 'wal_keep_size = 2GB');
 $primary->safe_psql('postgres', <<'EOS');
 CREATE TABLE t (id int PRIMARY KEY, n int, v text);

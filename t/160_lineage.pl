@@ -79,20 +79,17 @@ my $known = lineages($one, @redo);
 like($known, qr/^([0-9a-f-]{36} ?){4}$/, 'a lineage at each redo point');
 my ($base, $base_lsn) = base_copy('base', $one);
 my $base_lineage = lineage($one, $base_lsn);
-my $standby = replays_redo_points() ? new_standby('standby', $one) : undef;
+my $standby = new_standby('standby', $one);
 $one->safe_psql('postgres', 'UPDATE t SET n = n + 1 WHERE i % 500 = 0');
-push @redo, $standby ? restartpoint($standby, $one) : checkpoint($one);
+push @redo, restartpoint($standby, $one);
 $one->safe_psql('postgres', 'UPDATE t SET n = n + 1 WHERE i % 300 = 0');
 push @redo, checkpoint($one);
 $known = lineages($one, @redo);
-if ($standby)
-{
-	catch_up($standby, $one);
-	is(lineages($standby, @redo), $known, 'the same on the standby');
-	$standby->stop('immediate');
-	$standby->start;
-	is(lineages($standby, @redo), $known, 'after a crash of it');
-}
+catch_up($standby, $one);
+is(lineages($standby, @redo), $known, 'the same on the standby');
+$standby->stop('immediate');
+$standby->start;
+is(lineages($standby, @redo), $known, 'after a crash of it');
 $_->stop('immediate') for $one;
 $one->start;
 is(lineages($one, @redo), $known, 'after a crash of the primary');
@@ -210,7 +207,6 @@ for my $role (sort keys %may)
 #
 # Promotion: the old primary goes on for a while, beyond where it was left
 #
-need_replayed_redo_points();
 $one->safe_psql('postgres', 'UPDATE t SET n = 0 WHERE i = 1');
 push @redo, $fork, $common, checkpoint($one);
 $known = lineages($one, @redo);

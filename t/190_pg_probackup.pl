@@ -255,6 +255,10 @@ sub lose
 }
 check_backup($primary, backup_of($primary, listed => \&lose), 'while relations and databases vanish');
 
+# PostgreSQL 15 builds GiST indexes and writes their pages with another LSN
+# than the standby does that replays it.
+sql('DROP INDEX points_gist, on_gist_p_idx') if $primary->pg_version < 16;
+
 # The standby has replayed all that by now; then it loses more in mid-copy.
 check_backup($primary, backup_of($standby, listed => sub {
 		sql(q{DROP DATABASE late; CREATE DATABASE later STRATEGY file_copy; DROP TABLE on_hash;

@@ -276,7 +276,7 @@ sub trim_script
 {
 	return $ROLLBACK_PREPARED
 	  . "SELECT format('TRUNCATE %s', oid::regclass) FROM pg_class "
-	  . "WHERE relkind = 'r' AND relname ~ '^t[0-9]' AND pg_relation_size(oid) > 3000000 \\gexec\n"
+	  . "WHERE relkind = 'r' AND relname ~ '^t[0-9]' AND pg_relation_size(oid) > 1000000 \\gexec\n"
 	  . "SELECT format('DROP TABLE %s CASCADE', oid::regclass) FROM pg_class "
 	  . "WHERE relkind = 'r' AND relname ~ '^(x|flood_)[0-9]' \\gexec\n"
 	  . "SELECT lo_unlink(oid) FROM pg_largeobject_metadata; VACUUM FULL pg_largeobject;\n"

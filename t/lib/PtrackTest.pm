@@ -25,9 +25,8 @@ our @EXPORT = qw(replays_redo_points need_replayed_redo_points need_hooks new_no
 my ($major) = `pg_config --version` =~ /(\d+)/;
 
 # Before 17, replay does not come by the redo points of online checkpoints.  So a
-# standby has one cycle from its start on, and knows less than its primary once it
-# is started again; and crash recovery does not know a checkpoint that did not
-# complete.
+# standby follows WAL, as a server without hooks does; and crash recovery does not
+# know a checkpoint that did not complete.
 sub replays_redo_points { return $major >= 17; }
 
 # Skips the rest of the test where that is so.
