@@ -151,6 +151,7 @@ progress('changing the database');
 change_source();
 my $total = query(q{SELECT sum(pg_database_size(oid)) / 8192 FROM pg_database});
 
+my $engine = query('SELECT engine FROM pg_stat_ptrack');
 progress("bringing the blocks changed since $since onto the copy");
 my %result;
 my $refresh = timed(sub {
@@ -194,4 +195,4 @@ if (@different)
 	  map { "  $_\n" } splice @different, 0, 10;
 	exit 1;
 }
-print "VERDICT: the copy is the original: row sums of 6 tables agree, and $pages pages ($hints differ in hint bits only)\n";
+print "VERDICT: the copy is the original (engine $engine): row sums of 6 tables agree, and $pages pages ($hints differ in hint bits only)\n";
