@@ -19,6 +19,7 @@ OBJS = \
 	src/ptrack_map.o \
 	src/publish.o \
 	src/relation_files.o \
+	src/scan_progress.o \
 	src/summary_store.o \
 	src/tidy.o \
 	src/wal_fill.o \

@@ -108,6 +108,17 @@ sub reconfigure
 	my ($server) = @_;
 
 	configure($server, $standby && $server == $standby ? standby_settings() : ());
+	age_summaries($server) if chance(0.2);
+	return;
+}
+
+# What was merged is removed a day later.  That may be now: there are thousands.
+sub age_summaries
+{
+	my ($server) = @_;
+	my $past = time - 2 * 86400;
+
+	utime $past, $past, glob "$server->{data}/ptrack/*.summary";
 	return;
 }
 

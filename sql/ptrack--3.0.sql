@@ -172,6 +172,29 @@ CREATE VIEW pg_stat_ptrack AS
 
 GRANT SELECT ON pg_stat_ptrack TO PUBLIC;
 
+CREATE FUNCTION ptrack_scans(
+	OUT pid integer,
+	OUT datid oid,
+	OUT purpose text,
+	OUT start_lsn pg_lsn,
+	OUT end_lsn pg_lsn,
+	OUT bytes_total bigint,
+	OUT bytes_read bigint,
+	OUT processes integer)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
+
+COMMENT ON FUNCTION ptrack_scans() IS
+'scans of WAL that are going on';
+
+CREATE VIEW pg_stat_progress_ptrack AS
+	SELECT s.pid, s.datid, d.datname, s.purpose, s.start_lsn, s.end_lsn,
+		s.bytes_total, s.bytes_read, s.processes
+	FROM ptrack_scans() s LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) s.datid;
+
+GRANT SELECT ON pg_stat_progress_ptrack TO PUBLIC;
+
 /*
  * What shows paths or activity is for those who monitor the server, and what
  * shows contents is for whom it is granted to.

@@ -33,6 +33,7 @@
 #include "utils/timestamp.h"
 #include "wal_follow.h"
 #include "wal_reader.h"
+#include "wal_scan.h"
 #include "wal_records.h"
 #include "wal_slot.h"
 #include "worker.h"
@@ -226,7 +227,8 @@ on_shmem_request(void)
 	RequestAddinShmemSpace(add_size(map_shmem_size(map_size_setting),
 									add_size(publish_shmem_size(),
 											 add_size(follow_shmem_size(),
-													  worker_shmem_size()))));
+													  add_size(worker_shmem_size(),
+															   scan_progress_shmem_size())))));
 	RequestNamedLWLockTranche(LWLOCK_TRANCHE, 3);
 }
 
@@ -243,6 +245,7 @@ on_shmem_startup(void)
 	publish_shmem_init(&locks[2].lock);
 	follow_shmem_init();
 	worker_shmem_init();
+	scan_progress_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 	if (!IsUnderPostmaster)
 		store_remove_temporary();
@@ -295,6 +298,16 @@ define_settings(void)
 							   "As restore_command: %f is the name of the file, and %p where it is to be put.",
 							   &wal_restore_command, "",
 							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("ptrack.scan_workers",
+							"Sets the number of processes that read a long range of WAL for a query.",
+							"The one that runs the query is one of them. The others are taken from \"max_parallel_workers\".",
+							&wal_scan_workers, wal_scan_workers, 1, 1024,
+							PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("ptrack.scan_rate",
+							"Sets the rate at which a process reads WAL, per second.",
+							"Zero means no limit.",
+							&wal_reader_rate, wal_reader_rate, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_KB, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("ptrack");
 }
 

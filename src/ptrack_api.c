@@ -22,6 +22,7 @@
 #include "port/pg_bitutils.h"
 #include "ptrack_map.h"
 #include "publish.h"
+#include "scan_progress.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 #include "utils/pg_lsn.h"
@@ -37,6 +38,7 @@ PG_FUNCTION_INFO_V1(ptrack_changed_blocks);
 PG_FUNCTION_INFO_V1(ptrack_get_block);
 PG_FUNCTION_INFO_V1(ptrack_get_blocks);
 PG_FUNCTION_INFO_V1(ptrack_stat);
+PG_FUNCTION_INFO_V1(ptrack_scans);
 
 /*
  * Arguments and results
@@ -568,4 +570,39 @@ ptrack_stat(PG_FUNCTION_ARGS)
 	values[11] = Int64GetDatum((int64) map.overflows);
 	values[12] = Int64GetDatum(engine_follows() ? (int64) follow_lag() : 0);
 	return make_row(desc, values, nulls);
+}
+
+/*
+ * ptrack_scans() returns setof record: the rows of pg_stat_progress_ptrack, one
+ * for each scan of WAL that is going on
+ */
+#define SCAN_COLUMNS	8
+
+Datum
+ptrack_scans(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; !tracking_disabled() && i < scan_progress_slots(); i++)
+	{
+		ScanProgress *scan = scan_progress_slot(i);
+		uint32		pid = pg_atomic_read_u32(&scan->pid);
+		Datum		values[SCAN_COLUMNS];
+		bool		nulls[SCAN_COLUMNS] = {0};
+
+		if (pid == 0)
+			continue;
+		values[0] = Int32GetDatum((int32) pid);
+		values[1] = ObjectIdGetDatum(scan->database);
+		nulls[1] = !OidIsValid(scan->database);
+		values[2] = CStringGetTextDatum(scan->purpose == SCAN_QUERY ? "query" : "gap");
+		values[3] = LSNGetDatum(scan->start);
+		values[4] = LSNGetDatum(scan->end);
+		values[5] = Int64GetDatum((int64) (scan->end - scan->start));
+		values[6] = Int64GetDatum((int64) pg_atomic_read_u64(&scan->bytes));
+		values[7] = Int32GetDatum((int32) pg_atomic_read_u32(&scan->processes));
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return (Datum) 0;
 }

@@ -53,6 +53,7 @@
 #include "utils/wait_event.h"
 #include "wal_fill.h"
 #include "wal_follow.h"
+#include "wal_records.h"
 
 /*
  * For so many checkpoints, an I/O error on the summary before the server's
@@ -135,6 +136,7 @@ note_start(void)
 		shared->start_time = control->checkPointCopy.time;
 		shared->was_minimal = control->wal_level == WAL_LEVEL_MINIMAL;
 		shared->start_minimal = shared->was_minimal && control->state != DB_SHUTDOWNED;
+		wal_crashed_minimal = shared->start_minimal;
 		if (control->state == DB_SHUTDOWNED_IN_RECOVERY &&
 			control->data_checksum_version != 0)
 			shared->start_rewritten = control->minRecoveryPoint;

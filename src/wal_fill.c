@@ -113,6 +113,7 @@ wal_fill(const RedoPoint *start, RedoPoint *end)
 
 	fill.start = start;
 	fill.reader = wal_reader_create(end->tli);
+	wal_reader_count(fill.reader, scan_progress_begin(SCAN_GAP, start->lsn, end->lsn));
 	fill.changes = change_gather_create();
 	fill.effects = change_gather_effects(fill.changes);
 	fill.room = 16;

@@ -30,7 +30,9 @@
 #include "common/file_utils.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
+#include "storage/latch.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 #include "utils/wait_event.h"
 #include "wal_reader.h"
 
@@ -63,9 +65,12 @@ struct WalReader
 	char		segment[MAXPGPATH]; /* the name of the segment that it is with */
 	int			error;			/* errno */
 	MemoryContextCallback cleanup;
+
+	ScanProgress *progress;		/* NULL: nobody counts */
 };
 
 char	   *wal_restore_command = "";
+int			wal_reader_rate = 0;
 
 /*
  * Where the record that follows on that LSN begins: not before the page header,
@@ -205,6 +210,27 @@ open_segment(WalReader *reader, XLogSegNo segno)
 	return fail(reader, WAL_MISSING, 0, "");
 }
 
+/* Waits until that many more bytes may be read. */
+static void
+throttle(uint32 len)
+{
+	static TimestampTz next = 0;
+	TimestampTz now;
+
+	if (wal_reader_rate == 0)
+		return;
+	now = GetCurrentTimestamp();
+	while (next > now)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 (next - now) / 1000 + 1, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		now = GetCurrentTimestamp();
+	}
+	next = now + (int64) len * USECS_PER_SEC / ((int64) wal_reader_rate * 1024);
+}
+
 /* Reads the chunk that holds that page, as far as there is a limit for it. */
 static WalStatus
 read_chunk(WalReader *reader, XLogRecPtr page)
@@ -224,6 +250,9 @@ read_chunk(WalReader *reader, XLogRecPtr page)
 	offset = XLogSegmentOffset(page, wal_segment_size);
 	len = CHUNK_SIZE - offset % CHUNK_SIZE;
 	len = (uint32) Min((XLogRecPtr) len, reader->limit - page);
+	throttle(len);
+	if (reader->progress)
+		pg_atomic_fetch_add_u64(&reader->progress->bytes, len);
 	reader->chunk_start = page;
 	reader->chunk_len = 0;
 	while (reader->chunk_len < len)
@@ -303,6 +332,15 @@ wal_reader_create(TimeLineID tli)
 	reader->cleanup.arg = reader;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, &reader->cleanup);
 	return reader;
+}
+
+/*
+ * Has what is read counted there, if that is not NULL.
+ */
+void
+wal_reader_count(WalReader *reader, ScanProgress *progress)
+{
+	reader->progress = progress;
 }
 
 /*
@@ -401,7 +439,7 @@ wal_reader_report(const WalReader *reader, int elevel)
 							reader->segment),
 					 errdetail("Changes from %X/%X on are only known from WAL.",
 							   LSN_FORMAT_ARGS(lsn)),
-					 wal_restore_command[0] == '\0' ?
+					 restore_command()[0] == '\0' ?
 					 errhint("If WAL is archived, set \"ptrack.restore_command\".") : 0));
 			break;
 		case WAL_DAMAGED:

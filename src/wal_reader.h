@@ -6,6 +6,7 @@
 #define PTRACK_WAL_READER_H
 
 #include "access/xlogreader.h"
+#include "scan_progress.h"
 
 typedef enum WalStatus
 {
@@ -21,6 +22,9 @@ typedef struct WalReader WalReader;
 /* Shell command that fetches segments that are not in pg_wal. */
 extern char *wal_restore_command;
 
+/* Kilobytes a second that a process may read; 0: as many as it can. */
+extern int	wal_reader_rate;
+
 extern WalReader *wal_reader_create(TimeLineID tli);
 extern void wal_reader_begin(WalReader *reader, XLogRecPtr start, XLogRecPtr limit);
 extern bool wal_reader_find(WalReader *reader, XLogRecPtr start, XLogRecPtr limit);
@@ -28,6 +32,7 @@ extern WalStatus wal_reader_next(WalReader *reader, XLogReaderState **record);
 extern XLogRecPtr wal_reader_position(const WalReader *reader);
 extern TimeLineID wal_reader_timeline(const WalReader *reader, XLogRecPtr lsn);
 extern void wal_reader_report(const WalReader *reader, int elevel);
+extern void wal_reader_count(WalReader *reader, ScanProgress *progress);
 extern void wal_reader_close(WalReader *reader);
 
 extern XLogRecPtr wal_record_start(XLogRecPtr lsn);

@@ -36,6 +36,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlogrecord.h"
+#include "access/xlogutils.h"
 #include "catalog/pg_control.h"
 #include "catalog/storage_xlog.h"
 #include "commands/dbcommands_xlog.h"
@@ -222,6 +223,8 @@ heap_effects(const WalRecord *record, const HeapFlags *op, const WalEffects *eff
  * Storage records.
  */
 
+bool		wal_crashed_minimal = false;
+
 static bool
 smgr_create(DataCursor *cursor, const WalEffects *effects)
 {
@@ -234,7 +237,8 @@ smgr_create(DataCursor *cursor, const WalEffects *effects)
 		effects->limit(effects->arg, &create.rlocator, create.forkNum, 0);
 
 	/* With wal_level = minimal, no record need tell of its visibility map. */
-	if (create.forkNum == MAIN_FORKNUM && !XLogIsNeeded())
+	if (create.forkNum == MAIN_FORKNUM &&
+		(!XLogIsNeeded() || (InRecovery && wal_crashed_minimal)))
 		effects->limit(effects->arg, &create.rlocator, VISIBILITYMAP_FORKNUM, 0);
 	return true;
 }

@@ -46,6 +46,12 @@ typedef struct WalCheckpoint
 	bool		minimal;		/* what follows is of wal_level minimal */
 } WalCheckpoint;
 
+/*
+ * Is WAL of wal_level = minimal that has to be replayed, though the setting may be
+ * another one by now?  Set by the postmaster.
+ */
+extern bool wal_crashed_minimal;
+
 extern bool wal_checkpoint(XLogReaderState *reader, WalCheckpoint *checkpoint);
 
 /*

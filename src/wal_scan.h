@@ -8,6 +8,9 @@
 #include "access/xlogdefs.h"
 #include "change_gather.h"
 
+/* Up to so many processes read a long range. */
+extern int	wal_scan_workers;
+
 extern ChangeGather *wal_scan_changes(XLogRecPtr start, XLogRecPtr since,
 									  XLogRecPtr end, TimeLineID tli);
 extern bool wal_scan_redo_point(XLogRecPtr start, XLogRecPtr redo, XLogRecPtr end,

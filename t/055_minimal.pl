@@ -65,6 +65,20 @@ my $path = $node->safe_psql('postgres', "SELECT pg_relation_filepath('frozen')")
 is(scalar @{ $map{$path} // [] }, blocks_of('frozen'), 'a relation filled by COPY FREEZE');
 is_deeply($map{"${path}_vm"}, [0], 'and its visibility map');
 
+# Also when that is replayed after a crash, whatever the level is by then.
+my $from = checkpoint($node);
+$node->safe_psql('postgres', q{BEGIN; CREATE TABLE replayed (a int);
+COPY replayed FROM PROGRAM 'seq 10000' (FREEZE); COMMIT});
+$node->stop('immediate');
+$node->append_conf('postgresql.conf', 'wal_level = replica');
+$node->start;
+%map = pagemap($node, $from);
+$path = $node->safe_psql('postgres', "SELECT pg_relation_filepath('replayed')");
+is(scalar @{ $map{$path} // [] }, blocks_of('replayed'), 'a relation filled by COPY FREEZE, after a crash and with another level');
+is_deeply($map{"${path}_vm"}, [0], 'and its visibility map');
+$node->append_conf('postgresql.conf', 'wal_level = minimal');
+$node->restart;
+
 # Coverage goes on when the level changes, and back.
 my $init = $node->safe_psql('postgres', 'SELECT ptrack_init_lsn()');
 for my $level ('replica', 'minimal', 'logical')

@@ -19,6 +19,7 @@
 
 /* What the library takes from the server. */
 int			wal_level = WAL_LEVEL_REPLICA;
+bool		InRecovery;
 
 void
 ExceptionalCondition(EXCEPTIONAL_CONDITION_PARAMETERS)

@@ -50,6 +50,7 @@
 
 /* What the decoder takes from the server. */
 int			wal_level;
+bool		InRecovery;
 
 void
 ExceptionalCondition(const char *condition, const char *file, int line)
