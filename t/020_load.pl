@@ -90,6 +90,21 @@ SKIP:
 	$stock->restart;
 	is($stock->safe_psql('postgres', 'SELECT engine FROM pg_stat_ptrack'), 'wal', 'the engine is wal');
 	$stock->stop;
+
+	# Hooks of another version are not used, whatever they are.
+	my $hooks = PostgreSQL::Test::Utils::tempdir() . '/hooks';
+	append_to_file("$hooks.c", "int xlog_hooks_version = 99;\nvoid *xlog_insert_hook;\n");
+	run_log([ $ENV{CC} // 'cc', '-shared', '-fPIC', '-o', "$hooks.so", "$hooks.c" ]) or BAIL_OUT('could not compile');
+	$stock->append_conf('postgresql.conf', 'ptrack.engine = auto');
+	my $offset = -s $stock->logfile;
+	{
+		local $ENV{LD_PRELOAD} = "$hooks.so";
+		$stock->start;
+	}
+	like(log_since($stock, $offset), qr/WARNING:  ptrack cannot use the hooks of this server and follows WAL instead.*another version/s,
+		'hooks of another version: a warning');
+	is($stock->safe_psql('postgres', 'SELECT engine FROM pg_stat_ptrack'), 'wal', 'and the engine is wal');
+	$stock->stop;
 }
 
 done_testing();

@@ -98,6 +98,10 @@ is(join(' ', grep { $copy->safe_psql('postgres', "SELECT ptrack_lineage('$_')") 
 	'and so are the lineages');
 $copy->stop;
 
+# Another cluster, of which there is some WAL.
+my $foreign = PostgreSQL::Test::Cluster->new('foreign');
+$foreign->init;
+
 # From here on, the primary follows WAL as well.
 $node->append_conf('postgresql.conf', $follows);
 $node->start;
@@ -123,6 +127,36 @@ kill 'CONT', $worker;
 await_summary($node, $between);
 is(sql("SELECT ptrack_lineage('$between')"), $lineage, 'the lineage is the same before and after');
 is(lines_missing($since, changed_blocks($node, $between)), '', 'and what changed is known');
+
+# A long tail is read by several processes, with the same result: records that
+# cross segments, one that is longer than a segment, and switches of WAL.
+stand_still();
+$start = $between;
+sql($_) for 'CREATE TABLE long_tail AS SELECT i, repeat(md5(i::text), 30) AS v FROM generate_series(1, 40000) i',
+	q{SELECT pg_logical_emit_message(false, 'ptrack', repeat('x', 20 * 1024 * 1024))},
+	q{SELECT pg_switch_wal()},
+	q{UPDATE long_tail SET i = i + 1 WHERE i % 7 = 0; CREATE INDEX ON long_tail (i); DROP TABLE x48; TRUNCATE g};
+my %tail;
+for my $workers (1, 4)
+{
+	local $ENV{PGOPTIONS} = "-c ptrack.scan_workers=$workers";
+	$tail{$workers} = changed_blocks($node, $start);
+}
+cmp_ok(sql('SELECT scan_lag FROM pg_stat_ptrack'), '>', 5 * 16 * 1024 * 1024, 'a long tail');
+is($tail{4}, $tail{1}, (split /\n/, $tail{1}) . ' changes, by one process and by several');
+
+# Its progress is to be seen, and it can be cancelled.
+my $slow = $node->background_psql('postgres', on_error_stop => 0);
+$slow->query_until(qr/begun/, "SET ptrack.scan_workers = 2; SET ptrack.scan_rate = '5MB';\n\\echo begun\nSELECT count(*) FROM ptrack_changed_blocks('$start');\n");
+ok(poll_until(sub { sql(q{SELECT count(*) FROM pg_stat_progress_ptrack
+	WHERE purpose = 'query' AND datname = 'postgres' AND processes = 2 AND bytes_read > 0 AND bytes_read < bytes_total}) eq '1' }),
+	'the progress of a long scan');
+sql('SELECT pg_cancel_backend(pid) FROM pg_stat_progress_ptrack');
+ok(poll_until(sub { sql('SELECT count(*) FROM pg_stat_progress_ptrack') eq '0' }), 'it is cancelled');
+ok(poll_until(sub { sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'parallel worker'}) eq '0' }),
+	'and so are the processes that help');
+$slow->quit;
+kill 'CONT', worker_pid($node);
 
 # Prepares a check that nothing is lost by what happens then.
 sub changes_to_keep
@@ -209,9 +243,24 @@ binmode $fh;
 seek $fh, $place, 0 or die "could not seek: $!";
 print $fh "\x5a" x 64;
 close $fh;
-my ($ret, $out, $err) = $node->psql('postgres', "SELECT count(*) FROM ptrack_changed_blocks('$start')");
-isnt($ret, 0, 'damaged WAL: no answer');
-like($err, qr/WAL segment "$name" cannot be read/, 'but an error that names the segment');
+sub unreadable
+{
+	my ($what) = @_;
+	my ($ret, undef, $err) = $node->psql('postgres', "SELECT count(*) FROM ptrack_changed_blocks('$start')");
+
+	isnt($ret, 0, "$what: no answer");
+	like($err, qr/WAL segment "$name" cannot be read/, 'but an error that names the segment');
+	return;
+}
+unreadable('damaged WAL');
+
+# So does a segment of another cluster.
+my $segment = $node->data_dir . "/pg_wal/$name";
+rename $segment, "$segment.away" or die "could not rename $name: $!";
+my ($other) = glob $foreign->data_dir . '/pg_wal/0*';
+system_or_bail('cp', $other, $segment);
+unreadable('WAL of another cluster');
+rename "$segment.away", $segment or die "could not rename $name: $!";
 $offset = -s $node->logfile;
 sql('CHECKPOINT');
 kill 'CONT', worker_pid($node);
