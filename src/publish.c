@@ -564,8 +564,26 @@ find_start(StartKnowledge *knowledge)
 	return knowledge->fit == FIT_NOT ? start : knowledge->point.lsn;
 }
 
+static bool
+store_is_empty(void)
+{
+	StoreList	list;
+
+	store_list(&list);
+	return list.count == 0;
+}
+
+/* Up to where WAL from before the server's start is to be read. */
+static XLogRecPtr
+fill_end(void)
+{
+	XLogRecPtr	start = map_get_start();
+
+	return XLogRecPtrIsInvalid(start) ? shared->start_redo : start;
+}
+
 /*
- * What is known ends before the server's start.  May there be WAL that leads from
+ * What is known ends before the server's start, or there is nothing.  May there be WAL that leads from
  * there, which ptrack's worker should read first?  If there cannot be a worker, or
  * it does not show up for long, this goes on without.
  */
@@ -583,7 +601,8 @@ must_fill(void)
 		(max_worker_processes == 0 ||
 		 TimestampDifferenceExceeds(PgStartTime, GetCurrentTimestamp(), WORKER_TIMEOUT_MS)))
 		return false;
-	if (list_choices(choices, map_get_start()) == 0)
+	if (!store_is_empty() && (XLogRecPtrIsInvalid(map_get_start()) ||
+							  list_choices(choices, map_get_start()) == 0))
 		return false;
 	pg_atomic_compare_exchange_u32(&shared->fill, &unknown, FILL_WANTED);
 	return true;
@@ -622,7 +641,7 @@ check_start(void)
 	if (knowledge.fit == FIT_NOT && knowledge.unreadable &&
 		shared->start_misses < MAX_START_MISSES)
 		return false;
-	if (knowledge.fit == FIT_NOT && start == map_get_start() && must_fill())
+	if (knowledge.fit == FIT_NOT && start == fill_end() && must_fill())
 		return false;
 	complete_first_cycle(&knowledge);
 	lineage = knowledge.fit != FIT_NOT ? knowledge.point.lineage : new_lineage();
@@ -1041,32 +1060,43 @@ publish_note_worker(void)
 	pg_atomic_write_u32(&shared->worker_there, 1);
 }
 
+static void
+fill_before(XLogRecPtr start)
+{
+	StartKnowledge knowledge = {0};
+	RedoPoint	end = {0};
+
+	learn_before_start(start, &knowledge);
+	end.lsn = start;
+	end.tli = pg_atomic_read_u32(&shared->redo_tli);
+	if (end.tli == 0)
+		end.tli = shared->start_tli;
+	if (start == shared->start_redo)
+		end.time_min = end.time_max = shared->start_time;
+	if (knowledge.fit == FIT_NOT && store_is_empty() &&
+		wal_find_oldest(&knowledge.point, start, end.tli))
+	{
+		knowledge.fit = FIT_SURE;
+		knowledge.point.lineage = new_lineage();
+	}
+	if (knowledge.fit != FIT_NOT)
+		(void) wal_fill(&knowledge.point, &end);
+}
+
 /*
  * For ptrack's worker: if what is known ends before the server's start, reads what
- * WAL has from there on.  Memory is of the current
+ * WAL has from there on; if nothing is known, from the oldest redo point.  Memory is of the current
  * context.  It takes no lock: nobody publishes until that is decided.  Returns
  * whether it is, since this call.
  */
 bool
 publish_fill_start(void)
 {
-	StartKnowledge knowledge = {0};
-	XLogRecPtr	start = map_get_start();
-	RedoPoint	end = {0};
-
 	if (pg_atomic_read_u32(&shared->fill) != FILL_WANTED)
 		return false;
 	PG_TRY();
 	{
-		learn_before_start(start, &knowledge);
-		end.lsn = start;
-		end.tli = pg_atomic_read_u32(&shared->redo_tli);
-		if (end.tli == 0)
-			end.tli = shared->start_tli;
-		if (start == shared->start_redo)
-			end.time_min = end.time_max = shared->start_time;
-		if (knowledge.fit != FIT_NOT)
-			(void) wal_fill(&knowledge.point, &end);
+		fill_before(fill_end());
 	}
 	PG_FINALLY();
 	{

@@ -5,6 +5,7 @@
  * When the server starts and no summary ends there, for the library was absent
  * or a summary could not be written, WAL may still lead there from one that
  * does.  Then one summary is made of it, with the redo points that it came by.
+ * At the first start there is none, and WAL leads there from its oldest redo point.
  */
 #include "postgres.h"
 
@@ -133,4 +134,44 @@ wal_fill(const RedoPoint *start, RedoPoint *end)
 			(errmsg("read from WAL what changed from %X/%X to %X/%X",
 					LSN_FORMAT_ARGS(start->lsn), LSN_FORMAT_ARGS(end->lsn))));
 	return true;
+}
+
+/*
+ * Finds the earliest redo point that WAL in pg_wal leads from to that one, and
+ * tells all changes.  Its lineage is for the caller to set.  False if there is none.
+ *
+ * The level of WAL is known from the last record that changed it: before that, it
+ * may have been minimal.
+ */
+bool
+wal_find_oldest(RedoPoint *point, XLogRecPtr end, TimeLineID tli)
+{
+	WalReader  *reader = wal_reader_create(tli);
+	XLogReaderState *record;
+	WalCheckpoint checkpoint;
+	XLogRecPtr	since;
+
+	memset(point, 0, sizeof(*point));
+	if (!wal_reader_find(reader, wal_reader_oldest(reader, end), end))
+		return false;
+	since = wal_reader_position(reader);
+	while (wal_reader_next(reader, &record) == WAL_RECORD)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!wal_checkpoint(record, &checkpoint))
+			continue;
+		if (checkpoint.level)
+		{
+			since = record->EndRecPtr;
+			point->lsn = InvalidXLogRecPtr;
+		}
+		else if (XLogRecPtrIsInvalid(point->lsn) && checkpoint.redo >= since)
+		{
+			point->lsn = checkpoint.redo;
+			point->tli = wal_reader_timeline(reader, checkpoint.redo);
+			point->time_min = point->time_max = checkpoint.time;
+		}
+	}
+	wal_reader_close(reader);
+	return !XLogRecPtrIsInvalid(point->lsn);
 }

@@ -7,6 +7,7 @@
 
 #include "common/summary_format.h"
 
+extern bool wal_find_oldest(RedoPoint *point, XLogRecPtr end, TimeLineID tli);
 extern bool wal_fill(const RedoPoint *start, RedoPoint *end);
 
 #endif							/* PTRACK_WAL_FILL_H */

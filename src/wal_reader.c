@@ -470,12 +470,8 @@ wal_reader_close(WalReader *reader)
 	reader->xlog = NULL;
 }
 
-/*
- * Is the segment of that LSN in pg_wal, or could it be restored?  Only a guess,
- * but one that costs nothing.
- */
-bool
-wal_segment_exists(TimeLineID tli, XLogRecPtr lsn)
+static bool
+segment_is_here(TimeLineID tli, XLogRecPtr lsn)
 {
 	char		path[MAXPGPATH];
 	XLogSegNo	segno;
@@ -483,5 +479,29 @@ wal_segment_exists(TimeLineID tli, XLogRecPtr lsn)
 
 	XLByteToSeg(lsn, segno, wal_segment_size);
 	XLogFilePath(path, tli, segno, wal_segment_size);
-	return restore_command()[0] != '\0' || stat(path, &st) == 0 || errno != ENOENT;
+	return stat(path, &st) == 0 || errno != ENOENT;
+}
+
+/*
+ * Is the segment of that LSN in pg_wal, or could it be restored?  Only a guess,
+ * but one that costs nothing.
+ */
+bool
+wal_segment_exists(TimeLineID tli, XLogRecPtr lsn)
+{
+	return restore_command()[0] != '\0' || segment_is_here(tli, lsn);
+}
+
+/*
+ * From where pg_wal has all segments up to that LSN: the start of one.
+ */
+XLogRecPtr
+wal_reader_oldest(const WalReader *reader, XLogRecPtr lsn)
+{
+	XLogRecPtr	oldest = lsn - XLogSegmentOffset(lsn, wal_segment_size);
+
+	while (oldest >= (XLogRecPtr) wal_segment_size &&
+		   segment_is_here(wal_reader_timeline(reader, oldest - 1), oldest - 1))
+		oldest -= wal_segment_size;
+	return oldest;
 }

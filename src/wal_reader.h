@@ -37,5 +37,6 @@ extern void wal_reader_close(WalReader *reader);
 
 extern XLogRecPtr wal_record_start(XLogRecPtr lsn);
 extern bool wal_segment_exists(TimeLineID tli, XLogRecPtr lsn);
+extern XLogRecPtr wal_reader_oldest(const WalReader *reader, XLogRecPtr lsn);
 
 #endif							/* PTRACK_WAL_READER_H */

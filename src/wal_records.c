@@ -667,6 +667,7 @@ wal_checkpoint(XLogReaderState *reader, WalCheckpoint *checkpoint)
 		case XLOG_PARAMETER_CHANGE:
 			memcpy(&change, XLogRecGetData(reader), sizeof(change));
 			checkpoint->minimal = change.wal_level < WAL_LEVEL_REPLICA;
+			checkpoint->level = true;
 			return true;
 		default:
 			return false;

@@ -44,6 +44,7 @@ typedef struct WalCheckpoint
 								 * it completes none */
 	int64		time;			/* of that checkpoint, in seconds since 1970 */
 	bool		minimal;		/* what follows is of wal_level minimal */
+	bool		level;			/* what came before may be of another level */
 } WalCheckpoint;
 
 /*

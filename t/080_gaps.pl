@@ -242,10 +242,25 @@ $node->start;
 cmp_ok($node->safe_psql('postgres', "SELECT coalesce(sum(pagecount), 0) FROM ptrack_get_pagemapset('$start')"), '<', 50,
 	'checksums disabled: no page is written, none is reported');
 
-# The store is deleted while the server is down.
+# The store is deleted while the server is down.  WAL still tells what changed,
+# but not which history this was.
 $start = checkpoint($node);
+my $lineage = $node->safe_psql('postgres', "SELECT ptrack_lineage('$start')");
+$node->safe_psql('postgres', 'UPDATE t SET i = i + 1');
 $node->stop;
 PostgreSQL::Test::Utils::system_or_bail('rm', '-rf', $node->data_dir . '/ptrack');
+$node->start;
+ok(!later(init_lsn(), $start), 'store deleted: WAL tells');
+all_of_t($start, 'store deleted: all of it');
+fails_like($node, "SELECT * FROM ptrack_get_pagemapset('$start', '$lineage')", '55000',
+	'is not in the history of this server', 'store deleted: but it is another history');
+
+# The same, and WAL is gone.
+$start = checkpoint($node);
+$node->safe_psql('postgres', 'SELECT pg_switch_wal()');
+$node->stop;
+PostgreSQL::Test::Utils::system_or_bail('rm', '-rf', $node->data_dir . '/ptrack');
+lose_wal();
 $node->start;
 expect_gap('store deleted', $start);
 
