@@ -74,6 +74,7 @@ sub configure
 		# a page of the visibility map was truncated away already, and give up.
 		ignore_invalid_pages => 'on',
 		wal_level => $level,
+		max_files_per_process => 10000,
 		max_wal_senders => $level eq 'minimal' ? 0 : 5,
 		max_connections => 20,
 		max_prepared_transactions => 5,

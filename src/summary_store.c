@@ -471,6 +471,8 @@ store_read(void *arg, void *data, size_t len)
 	got = FileRead(reader->file, data, len, reader->offset, WAIT_EVENT_COPY_FILE_READ);
 	if (got > 0)
 		reader->offset += got;
+	if (got < 0)
+		reader->error = errno;
 	return got;
 }
 
@@ -575,6 +577,38 @@ store_check(const StoredSummary *summary, SummaryInfo *info)
 }
 
 /*
+ * Was the file removed?  That an open file cannot be read any more for that is so
+ * when a process has more files open than it may, and opens them again to read on.
+ */
+static bool
+vanished(const StoreReader *reader)
+{
+	return reader->reader.read_failed && reader->error == ENOENT;
+}
+
+pg_noreturn static void report_bad(const StoreReader *reader);
+
+static void
+report_bad(const StoreReader *reader)
+{
+	if (!reader->reader.read_failed)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("change summary \"%s\" %s", reader->path,
+						reader->reader.problem)));
+	if (vanished(reader))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("change summary \"%s\" was removed while it was read",
+						reader->path),
+				 errhint("Try again.")));
+	errno = reader->error;
+	ereport(ERROR,
+			(errcode_for_file_access(),
+			 errmsg("could not read change summary \"%s\": %m", reader->path)));
+}
+
+/*
  * Opens a summary that store_check approved of, to read its items.  Returns
  * false if it does not exist any more.  The file stays open beyond an error:
  * whoever calls this arranges for store_close.
@@ -592,12 +626,12 @@ store_open(StoreReader *reader, const StoredSummary *summary)
 				(errcode_for_file_access(),
 				 errmsg("could not open file \"%s\": %m", reader->path)));
 	}
-	if (!summary_read_begin(&reader->reader, store_read, reader, &header))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("change summary \"%s\" %s", reader->path,
-						reader->reader.problem)));
-	return true;
+	if (summary_read_begin(&reader->reader, store_read, reader, &header))
+		return true;
+	if (!vanished(reader))
+		report_bad(reader);
+	store_close(reader);
+	return false;
 }
 
 /*
@@ -614,10 +648,7 @@ store_next(StoreReader *reader, ChangeItem *item)
 		result = summary_read_item(&reader->reader, item);
 	} while (result == SUMMARY_POINT);
 	if (result == SUMMARY_BAD)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("change summary \"%s\" %s", reader->path,
-						reader->reader.problem)));
+		report_bad(reader);
 	return result == SUMMARY_ITEM;
 }
 

@@ -51,6 +51,7 @@ typedef struct StoreReader
 	char		path[STORE_PATH_LEN];
 	File		file;			/* -1: none */
 	off_t		offset;
+	int			error;			/* errno of what could not be read */
 	SummaryReader reader;
 } StoreReader;
 
