@@ -32,7 +32,11 @@ add_point(Chain *chain, const ChainPoint *point)
 	{
 		if (chain->points[i].lsn != point->lsn || point->any_lineage)
 			continue;
-		/* A way that is found later comes from a lower point: in shorter steps. */
+
+		/*
+		 * A way that is found later comes from a lower point: in shorter
+		 * steps.
+		 */
 		if (chain->finest && !chain->points[i].done)
 			chain->points[i] = *point;
 		return;

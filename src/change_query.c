@@ -337,8 +337,8 @@ typedef struct QueryRange
 	XLogRecPtr	end;			/* PG_UINT64_MAX: none */
 	XLogRecPtr	now;			/* the end of WAL, */
 	TimeLineID	tli;			/* and its timeline */
-	XLogRecPtr	tail;			/* what is in WAL from here on may not be in the
-								 * map; PG_UINT64_MAX: all of it is */
+	XLogRecPtr	tail;			/* what is in WAL from here on may not be in
+								 * the map; PG_UINT64_MAX: all of it is */
 } QueryRange;
 
 /*

@@ -86,8 +86,8 @@ typedef struct PublishShared
 	pg_time_t	start_time;		/* when it was made */
 	bool		was_minimal;	/* WAL before is of wal_level minimal, */
 	bool		start_minimal;	/* and has to be replayed */
-	XLogRecPtr	start_rewritten;	/* pg_checksums may have been run there, on a
-									 * standby; invalid: not so */
+	XLogRecPtr	start_rewritten;	/* pg_checksums may have been run there,
+									 * on a standby; invalid: not so */
 
 	pg_atomic_uint32 redo_tli;	/* where redo started; 0: there was none */
 	pg_atomic_uint32 start_checked; /* publish_check_start has succeeded */
@@ -583,9 +583,10 @@ fill_end(void)
 }
 
 /*
- * What is known ends before the server's start, or there is nothing.  May there be WAL that leads from
- * there, which ptrack's worker should read first?  If there cannot be a worker, or
- * it does not show up for long, this goes on without.
+ * What is known ends before the server's start, or there is nothing.  May there
+ * be WAL that leads from there, which ptrack's worker should read first?  If
+ * there cannot be a worker, or it does not show up for long, this goes on
+ * without.
  */
 #define WORKER_TIMEOUT_MS	10000
 
@@ -1084,10 +1085,10 @@ fill_before(XLogRecPtr start)
 }
 
 /*
- * For ptrack's worker: if what is known ends before the server's start, reads what
- * WAL has from there on; if nothing is known, from the oldest redo point.  Memory is of the current
- * context.  It takes no lock: nobody publishes until that is decided.  Returns
- * whether it is, since this call.
+ * For ptrack's worker: if what is known ends before the server's start, reads
+ * what WAL has from there on; if nothing is known, from the oldest redo point.
+ * Memory is of the current context.  It takes no lock: nobody publishes until
+ * that is decided.  Returns whether it is, since this call.
  */
 bool
 publish_fill_start(void)

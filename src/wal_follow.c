@@ -12,12 +12,13 @@
  * more marks than it says, which does no harm, but no more fingerprints: those
  * are added with the step.
  *
- * Redo points.  WAL of PostgreSQL 17 and later has a record at each of them.  In
- * earlier releases that is so for shutdown checkpoints only.  The redo point of
- * another one is where the server says that it is, if the worker has not come
- * that far; else it is learned from the record that completes the checkpoint, as
- * always on a standby.  Then the cycle ends at the redo point, with some marks that came later, and
- * WAL from the redo point on is read again for the next cycle.
+ * Redo points.  WAL of PostgreSQL 17 and later has a record at each of them.
+ * In earlier releases that is so for shutdown checkpoints only.  The redo point
+ * of another one is where the server says that it is, if the worker has not
+ * come that far; else it is learned from the record that completes the
+ * checkpoint, as always on a standby.  Then the cycle ends at the redo point,
+ * with some marks that came later, and WAL from the redo point on is read again
+ * for the next cycle.
  */
 #include "postgres.h"
 
@@ -44,7 +45,8 @@
 
 typedef struct FollowShared
 {
-	pg_atomic_uint64 replayed;	/* redo has marked everything before; 0: nothing */
+	pg_atomic_uint64 replayed;	/* redo has marked everything before; 0:
+								 * nothing */
 	slock_t		mutex;			/* protects what follows */
 	FollowPosition position;	/* lsn invalid: not begun, or being moved */
 	bool		begun;
@@ -57,8 +59,8 @@ typedef struct Follower
 	TimeLineID	tli;
 	XLogRecPtr	end;			/* of what may be read */
 	XLogRecPtr	stop;			/* a redo point before that; invalid: none */
-	XLogRecPtr	last_cut;		/* redo point that the running cycle begins at, or
-								 * the last one that it went on across */
+	XLogRecPtr	last_cut;		/* redo point that the running cycle begins
+								 * at, or the last one that it went on across */
 	XLogRecPtr	committed;
 	uint64		sum;			/* fingerprints since then */
 } Follower;
@@ -311,7 +313,10 @@ cut_late(Follower *follower, XLogRecPtr redo, int64 checkpoint_time)
 	commit(follower, now);
 	publish_in_background(true);
 
-	/* Nobody may put the position together with sums that do not belong to it. */
+	/*
+	 * Nobody may put the position together with sums that do not belong to
+	 * it.
+	 */
 	SpinLockAcquire(&shared->mutex);
 	shared->position.lsn = InvalidXLogRecPtr;
 	SpinLockRelease(&shared->mutex);

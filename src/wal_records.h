@@ -40,8 +40,8 @@ typedef struct WalEffects
 typedef struct WalCheckpoint
 {
 	bool		at_redo;		/* the record is at a redo point */
-	XLogRecPtr	redo;			/* of the checkpoint that it completes; invalid:
-								 * it completes none */
+	XLogRecPtr	redo;			/* of the checkpoint that it completes;
+								 * invalid: it completes none */
 	int64		time;			/* of that checkpoint, in seconds since 1970 */
 	bool		minimal;		/* what follows is of wal_level minimal */
 	bool		level;			/* what came before may be of another level */

@@ -3,9 +3,10 @@
  *		What a range of WAL changes, read at once.
  *
  * For queries: what ptrack's worker has not followed yet, they read themselves.
- * Whatever cannot be read of the range is an ERROR, so that no answer is shorter
- * than it should be.  A long range is read by several processes, which are PostgreSQL's
- * parallel workers: so a query that fails or is cancelled ends them.
+ * Whatever cannot be read of the range is an ERROR, so that no answer is
+ * shorter than it should be.  A long range is read by several processes, which
+ * are PostgreSQL's parallel workers: so a query that fails or is cancelled ends
+ * them.
  */
 #include "postgres.h"
 

@@ -198,8 +198,8 @@ handle_interrupts(void)
 }
 
 /*
- * Follows WAL, or reads what is needed of it.  Returns how long to nap: the longer, the longer there was nothing
- * to be read.
+ * Follows WAL, or reads what is needed of it.  Returns how long to nap: the
+ * longer, the longer there was nothing to be read.
  */
 static long
 follow_caught(MemoryContext context)
