@@ -505,8 +505,9 @@ sub check_server
 	judge($server, $_, $now, $exists, $reported{ $_->{lsn} }, $until) for @priors;
 	remember($server, $now);
 	$session->(undef);
-	run_in_both(trim_script())
-	  if $server == $primary && !$spanning && count_pages($now->{image}) > $many_pages;
+	return if $server != $primary || $spanning;
+	if (count_pages($now->{image}) > $many_pages) { run_in_both(trim_script()); }
+	elsif (chance(0.15)) { run_in_both(drop_script()); }
 	return;
 }
 

@@ -11,7 +11,8 @@ use warnings FATAL => 'all';
 
 use Exporter 'import';
 
-our @EXPORT = qw($ROLLBACK_PREPARED pick setup_script load_script flood_script trim_script);
+our @EXPORT = qw($ROLLBACK_PREPARED pick setup_script load_script flood_script
+  drop_script trim_script);
 
 my @tables = map { "t$_" } 0 .. 5;
 
@@ -271,10 +272,18 @@ sub flood_script
 	  . sprintf($each, "'DROP TABLE IF EXISTS flood_%s'");
 }
 
+# Drops what REINDEX CONCURRENTLY leaves when it is killed, and the like.
+sub drop_script
+{
+	return $ROLLBACK_PREPARED
+	  . "SELECT format('DROP INDEX %s', indexrelid::regclass) FROM pg_index "
+	  . "WHERE NOT indisvalid OR indexrelid::regclass::text ~ '_cc(new|old)[0-9]*\$' \\gexec\n";
+}
+
 # Makes a database small again.
 sub trim_script
 {
-	return $ROLLBACK_PREPARED
+	return drop_script()
 	  . "SELECT format('TRUNCATE %s', oid::regclass) FROM pg_class "
 	  . "WHERE relkind = 'r' AND relname ~ '^t[0-9]' AND pg_relation_size(oid) > 1000000 \\gexec\n"
 	  . "SELECT format('DROP TABLE %s CASCADE', oid::regclass) FROM pg_class "
