@@ -984,7 +984,12 @@ publish_at_checkpoint(XLogRecPtr redo)
 	if (publish_caught(redo))
 		return;
 	if (pg_atomic_read_u32(&shared->start_checked) == 0)
+	{
+		/* The worker publishes it when it has read WAL from before. */
+		if (pg_atomic_read_u32(&shared->fill) == FILL_WANTED)
+			return;
 		shared->start_misses++;
+	}
 	report_not_durable(redo);
 }
 
