@@ -93,6 +93,9 @@ read_unit(const Scan *scan, WalReader *reader, uint64 number, const WalEffects *
 	WalCheckpoint checkpoint;
 	WalStatus	status;
 
+	/* The segment that the next record will be in need not be there yet. */
+	if (number > 0 && wal_record_start(limit - scan->unit) >= scan->end)
+		return;
 	if (number == 0)
 		wal_reader_begin(reader, scan->start, scan->end);
 	else if (!wal_reader_find(reader, limit - scan->unit, scan->end))

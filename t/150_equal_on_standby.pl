@@ -77,12 +77,15 @@ my @cycles = (
 	[ 'SELECT pg_switch_wal(); SELECT fill_docs(1, 500)' ],
 );
 
-# Two sets are the same; if not, some of what only one of them has is shown.
+# Two sets are the same; if not, some of what only one of them has is shown.  A
+# standby of 15 may learn of a redo point when it has passed it already: then some
+# changes of after are among those of before.
 sub same_changes
 {
 	my ($here, $known, $name) = @_;
 	my ($missing, $more) = map { substr $_, 0, 500 } lines_missing($known, $here), lines_missing($here, $known);
 
+	$more = '' if !replays_redo_points();
 	is("missing: $missing; more: $more", 'missing: ; more: ', "$name: the same " . (split /\n/, $known) . ' changes');
 	return;
 }
