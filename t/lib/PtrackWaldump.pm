@@ -104,6 +104,11 @@ sub waldump_blocks
 		elsif (!defined $limit{$fork} || $limit{$fork} > $block) { $limit{$fork} = $block; }
 	};
 
+	# If the end is right after a page header, pg_waldump reads on.
+	my ($high, $low) = map { hex } split m{/}, $end;
+	my $header = $low % (1024 * 1024) == 40 ? 40 : $low % 8192 == 24 ? 24 : 0;
+	$end = sprintf '%X/%X', $high, $low - $header;
+
 	# Files have to be named, or it looks at any one, which may be empty.
 	open my $dump, '-|', 'pg_waldump', '-p', $wal, '-s', $start, '-e', $end,
 	  map { segment($wal, $_) } $start, $end
