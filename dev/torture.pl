@@ -348,13 +348,6 @@ sub end_of_wal
 	return lsn_number($lsn);
 }
 
-sub lsn_number
-{
-	my ($high, $low) = map { hex } split m{/}, $_[0];
-
-	return $high << 32 | $low;
-}
-
 # Everything that differs between those two moments must have been reported.
 # until: an LSN; pages with later changes were changed after the report was made.
 sub judge

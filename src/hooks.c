@@ -189,8 +189,7 @@ redo_record(XLogReaderState *record)
 	}
 	if (rmid == RM_XLOG_ID)
 		cut_at_redo_point(record);
-	map_note_sum(wal_fingerprint(rmid, XLogRecGetInfo(record), record->ReadRecPtr,
-								 record->record->header.xl_crc));
+	map_note_sum(wal_record_fingerprint(record));
 	wal_redo_effects(record, &map_effects);
 	follow_note_replayed(record->EndRecPtr);
 	previous_redo[rmid] (record);

@@ -602,6 +602,8 @@ must_fill(void)
 		(max_worker_processes == 0 ||
 		 TimestampDifferenceExceeds(PgStartTime, GetCurrentTimestamp(), WORKER_TIMEOUT_MS)))
 		return false;
+	if (pg_atomic_read_u32(&shared->fill) == FILL_WANTED)
+		return true;
 	if (!store_is_empty() && (XLogRecPtrIsInvalid(map_get_start()) ||
 							  list_choices(choices, map_get_start()) == 0))
 		return false;
@@ -767,17 +769,16 @@ next_item(void *arg, ChangeItem *item)
  * What a summary of a range says of itself, besides times.
  */
 void
-publish_describe(SummaryHeader *header, const RedoPoint *start, const RedoPoint *end)
+publish_describe(SummaryHeader *header, XLogRecPtr start,
+				 const Lineage *start_lineage, const RedoPoint *end)
 {
 	memset(header, 0, sizeof(*header));
 	header->system_identifier = GetSystemIdentifier();
-	header->start = start->lsn;
-	header->start_lineage = start->lineage;
+	header->start = start;
+	header->start_lineage = *start_lineage;
 	header->end = *end;
 	header->block_size = BLCKSZ;
 	header->segment_blocks = RELSEG_SIZE;
-	header->start_time = start->time_max > 1 ? start->time_max : 0;
-	header->end_time = end->time_max > 1 ? end->time_max : 0;
 }
 
 /* Publishes a copy of a half as the summary of [its start, its end). */
@@ -785,21 +786,19 @@ static bool
 publish_snapshot(MapSnapshot *snapshot, StoredSummary *published)
 {
 	RedoPoint	inner[MAP_PASSED_CUTS];
-	SummaryHeader header = {
-		.system_identifier = GetSystemIdentifier(),
-		.start = snapshot->start,
-		.block_size = BLCKSZ,
-		.segment_blocks = RELSEG_SIZE,
-		.flags = snapshot->coarse ? SUMMARY_COARSE : 0,
-		.start_time = snapshot->start_time ? snapshot->start_time : shared->start_time,
-		.end_time = snapshot->end.time,
-	};
+	SummaryHeader header;
+	Lineage		start;
+	RedoPoint	end;
 
-	if (!publish_lineage(snapshot->start, &header.start_lineage))
+	if (!publish_lineage(snapshot->start, &start))
 		elog(ERROR, "lineage at %X/%X is not known", LSN_FORMAT_ARGS(snapshot->start));
-	header.end = redo_point(&snapshot->end, snapshot, &header.start_lineage);
+	end = redo_point(&snapshot->end, snapshot, &start);
 	for (int i = 0; i < snapshot->ninner; i++)
-		inner[i] = redo_point(&snapshot->inner[i], snapshot, &header.start_lineage);
+		inner[i] = redo_point(&snapshot->inner[i], snapshot, &start);
+	publish_describe(&header, snapshot->start, &start, &end);
+	header.flags = snapshot->coarse ? SUMMARY_COARSE : 0;
+	header.start_time = snapshot->start_time ? snapshot->start_time : shared->start_time;
+	header.end_time = snapshot->end.time;
 
 	publish_flush_wal(header.end.lsn);
 	if (!store_publish(&header, inner, snapshot->ninner, next_item, snapshot))

@@ -40,8 +40,8 @@ extern Lineage publish_running_lineage(const MapSnapshot *frozen,
 									   const Lineage *start, uint64 sum);
 
 extern Lineage lineage_after(const Lineage *before, uint64 sum);
-extern void publish_describe(SummaryHeader *header, const RedoPoint *start,
-							 const RedoPoint *end);
+extern void publish_describe(SummaryHeader *header, XLogRecPtr start,
+							 const Lineage *start_lineage, const RedoPoint *end);
 extern void publish_note_worker(void);
 extern bool publish_fill_start(void);
 

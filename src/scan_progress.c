@@ -2,8 +2,7 @@
  * scan_progress.c
  *		How far long scans of WAL have come, in shared memory.
  *
- * For pg_stat_progress_ptrack.  There is one place for each process that may
- * scan; a scan that finds none is not shown.  A place is taken and given back by
+ * For pg_stat_progress_ptrack.  A scan that finds no place is not shown.  A place is taken and given back by
  * its process identifier, so that no lock is needed; whoever looks may see a scan
  * that ends at this moment.
  */

@@ -17,7 +17,6 @@
 #include "publish.h"
 #include "summary_store.h"
 #include "wal_fill.h"
-#include "wal_follow.h"
 #include "wal_reader.h"
 
 /* A range of WAL that is being read. */
@@ -91,9 +90,7 @@ read_all(Fill *fill, XLogRecPtr end)
 				return false;
 			note_redo_point(fill, record->ReadRecPtr, &checkpoint);
 		}
-		fill->sum += wal_fingerprint(XLogRecGetRmid(record), XLogRecGetInfo(record),
-									 record->ReadRecPtr,
-									 record->record->header.xl_crc);
+		fill->sum += wal_record_fingerprint(record);
 		wal_redo_effects(record, &fill->effects);
 	}
 	if (status != WAL_END)
@@ -124,7 +121,9 @@ wal_fill(const RedoPoint *start, RedoPoint *end)
 	end->flags = start->flags;
 	end->lineage = lineage_after(&start->lineage, fill.sum);
 
-	publish_describe(&header, start, end);
+	publish_describe(&header, start->lsn, &start->lineage, end);
+	header.start_time = start->time_max > 1 ? start->time_max : 0;
+	header.end_time = end->time_max > 1 ? end->time_max : 0;
 	change_gather_sort(fill.changes);
 	if (!store_publish(&header, fill.points, fill.npoints, change_gather_next,
 					   fill.changes))

@@ -289,8 +289,7 @@ sum_between(const Follower *follower, XLogRecPtr start, XLogRecPtr end, uint64 *
 	while ((status = wal_reader_next(reader, &record)) == WAL_RECORD)
 	{
 		CHECK_FOR_INTERRUPTS();
-		*sum += wal_fingerprint(XLogRecGetRmid(record), XLogRecGetInfo(record),
-								record->ReadRecPtr, record->record->header.xl_crc);
+		*sum += wal_record_fingerprint(record);
 	}
 	wal_reader_close(reader);
 	return status == WAL_END;
@@ -412,9 +411,7 @@ note_checkpoint(Follower *follower, const WalCheckpoint *checkpoint)
 static void
 mark(Follower *follower, XLogReaderState *record)
 {
-	follower->sum += wal_fingerprint(XLogRecGetRmid(record), XLogRecGetInfo(record),
-									 record->ReadRecPtr,
-									 record->record->header.xl_crc);
+	follower->sum += wal_record_fingerprint(record);
 	wal_redo_effects(record, &map_effects);
 }
 

@@ -70,6 +70,14 @@ wal_fingerprint(RmgrId rmid, uint8 info, XLogRecPtr lsn, pg_crc32c crc)
 	return (uint64) crc * (lsn | 1);
 }
 
+/* The same, of a record that was read. */
+static inline uint64
+wal_record_fingerprint(const XLogReaderState *record)
+{
+	return wal_fingerprint(XLogRecGetRmid(record), XLogRecGetInfo(record),
+						   record->ReadRecPtr, record->record->header.xl_crc);
+}
+
 extern void wal_insert_effects(const XLogRecData *rdata, const WalEffects *effects);
 extern void wal_redo_effects(XLogReaderState *reader, const WalEffects *effects);
 

@@ -286,9 +286,7 @@ wal_scan_redo_point(XLogRecPtr start, XLogRecPtr redo, XLogRecPtr end,
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (record->ReadRecPtr < redo)
-			*sum += wal_fingerprint(XLogRecGetRmid(record), XLogRecGetInfo(record),
-									record->ReadRecPtr,
-									record->record->header.xl_crc);
+			*sum += wal_record_fingerprint(record);
 		if (wal_checkpoint(record, &checkpoint))
 			found |= checkpoint.redo == redo ||
 				(checkpoint.at_redo && record->ReadRecPtr == redo);

@@ -129,19 +129,19 @@ forget_proc(int code, Datum arg)
 }
 
 /*
- * Merges and removes what is due.  Returns false if it is too early for that.
- * An error is reported; all that it may have left is memory and open files, and
- * both are the context's.
+ * Runs one of the worker's tasks in that memory context, and returns what it
+ * does.  An error is reported; all that it may have left is memory and open
+ * files, and both are the context's.
  */
 static bool
-tidy_caught(MemoryContext context)
+run_caught(MemoryContext context, bool (*task) (void), bool if_failed)
 {
-	volatile bool done = true;
+	volatile bool result = if_failed;
 
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		done = tidy_store(worker_keep_minutes);
+		result = task();
 	}
 	PG_CATCH();
 	{
@@ -152,7 +152,14 @@ tidy_caught(MemoryContext context)
 	PG_END_TRY();
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(context);
-	return done;
+	return result;
+}
+
+/* Merges and removes what is due.  Returns false if it is too early for that. */
+static bool
+tidy(void)
+{
+	return tidy_store(worker_keep_minutes);
 }
 
 /*
@@ -176,7 +183,7 @@ tidy_when_due(MemoryContext context)
 		if (!TimestampDifferenceExceeds(tidied, now, TIDY_PAUSE_MS))
 			return TIDY_PAUSE_MS;
 	}
-	if (!tidy_caught(context))
+	if (!run_caught(context, tidy, true))
 		return early++ < SHORT_NAPS ? SHORT_NAP_MS : NAP_MS;
 	tidied = now;
 	published = stats.published;
@@ -205,26 +212,11 @@ static long
 follow_caught(MemoryContext context)
 {
 	static long nap = 0;
-	volatile bool busy = false;
+	bool		busy = run_caught(context, publish_fill_start, false);
 
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		busy = publish_fill_start();
-		if (engine_follows())
-			busy |= follow_wal();
-	}
-	PG_CATCH();
-	{
-		LWLockReleaseAll();
-		EmitErrorReport();
-		FlushErrorState();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(TopMemoryContext);
-	MemoryContextReset(context);
 	if (!engine_follows())
 		return busy ? 0 : NAP_MS;
+	busy |= run_caught(context, follow_wal, false);
 	nap = busy ? FOLLOW_NAP_MS : Min(2 * Max(nap, FOLLOW_NAP_MS), FOLLOW_MAX_NAP_MS);
 	return nap;
 }

@@ -70,13 +70,6 @@ sub without_library
 	return;
 }
 
-# Waits until WAL has been read of what the server did without the library.
-sub await_answers
-{
-	poll_until(sub { return ($node->psql('postgres', 'SELECT ptrack_init_lsn()'))[0] == 0 });
-	return;
-}
-
 # Are all pages reported that have rows, of which all are new?
 sub all_of_t
 {
@@ -91,7 +84,7 @@ EOF
 
 without_library('UPDATE t SET i = -i; CHECKPOINT; SELECT pg_switch_wal(); CHECKPOINT');
 $node->start;
-await_answers();
+await_answers($node);
 is(init_lsn(), $init, 'session without the library: WAL tells');
 all_of_t($start, 'all of it');
 $start = checkpoint($node);
@@ -101,7 +94,7 @@ is(init_lsn(), $init, 'and then it stays');
 without_library('UPDATE t SET i = -i WHERE i % 2 = 0; SELECT pg_switch_wal()');
 lose_wal();
 $node->start;
-await_answers();
+await_answers($node);
 $init = expect_gap('session without the library and its WAL', $start);
 $start = checkpoint($node);
 is(init_lsn(), $init, 'and then it stays');
@@ -114,7 +107,7 @@ $node->safe_psql('postgres', 'UPDATE t SET i = -i');
 $node->stop('immediate');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'ptrack'");
 $node->start;
-await_answers();
+await_answers($node);
 # Recovery marks what that session did: its WAL begins where coverage ended.
 is(init_lsn(), $init, 'session without the library that crashed at once: recovery fills in');
 all_of_t($start, 'all of it');
@@ -124,7 +117,7 @@ $start = checkpoint($node);
 $node->stop;
 run_log([ 'pg_resetwal', '-f', '-D', $node->data_dir ]);
 $node->start;
-await_answers();
+await_answers($node);
 $init = expect_gap('pg_resetwal', $start);
 
 # The data directory is rolled back to an older copy, with its store: what is
@@ -191,7 +184,7 @@ PostgreSQL::Test::Utils::system_or_bail('rm', '-rf', $saved);
 PostgreSQL::Test::RecursiveCopy::copypath($node->data_dir, $saved);
 lose_wal();
 $node->start;
-await_answers();
+await_answers($node);
 expect_gap('a summary of another history that ends where recovery begins', $start);
 checkpoint($node);
 expect_gap('the same, one checkpoint later', $start);
@@ -202,7 +195,7 @@ PostgreSQL::Test::Utils::system_or_bail('rm', '-rf', $node->data_dir);
 PostgreSQL::Test::RecursiveCopy::copypath($saved, $node->data_dir);
 chmod 0700, $node->data_dir;
 $node->start;
-await_answers();
+await_answers($node);
 is(init_lsn(), $init, 'with WAL there is no gap');
 my %changed = pagemap($node, $start);
 ok($changed{$table}, 'the session without the library is known');

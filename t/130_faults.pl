@@ -11,6 +11,7 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use PtrackCopy;
 use PtrackTest;
 use Test::More;
 
@@ -143,13 +144,6 @@ sub temporary_files
 	my @files = glob "$store/*.tmp";
 
 	return scalar @files;
-}
-
-sub lsn_number
-{
-	my ($high, $low) = split m{/}, $_[0];
-
-	return hex($high) << 32 | hex $low;
 }
 
 # The name of a summary of that range.

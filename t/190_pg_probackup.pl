@@ -392,7 +392,7 @@ $primary->append_conf('postgresql.conf', "shared_preload_libraries = 'ptrack'");
 $primary->start;
 
 # WAL is still there, and tells what that session did.
-poll_until(sub { return ($primary->psql('postgres', 'SELECT ptrack_init_lsn()'))[0] == 0 });
+await_answers($primary);
 check_backup($primary, backup_of($primary), 'across a session without the library');
 $last{primary} = probackup($primary, 'again');
 sql('UPDATE quiet SET n = 2 WHERE id % 700 = 0');

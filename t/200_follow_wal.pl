@@ -21,7 +21,6 @@ my $engine = sql('SELECT engine FROM pg_stat_ptrack');
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 sub redo_of { return $_[0]->safe_psql('postgres', 'SELECT redo_lsn FROM pg_control_checkpoint()'); }
-sub answers { return ($node->psql('postgres', 'SELECT ptrack_init_lsn()'))[0] == 0; }
 
 # Stops the worker while it has nothing to do: it might hold a lock that a
 # checkpoint or a query needs.
@@ -167,7 +166,7 @@ sub changes_to_keep
 	sql('UPDATE t SET v = v + 1 WHERE id % 50 = 0');
 	my $changed = changed_blocks($node, $from);
 	return sub {
-		poll_until(\&answers);
+		await_answers($node);
 		is(lines_missing($changed, changed_blocks($node, $from)), '', $name);
 		durable_checkpoint($node);
 		is(lines_missing($changed, changed_blocks($node, $from)), '', "$name, and in the next cycle");
@@ -265,7 +264,7 @@ $offset = -s $node->logfile;
 sql('CHECKPOINT');
 kill 'CONT', worker_pid($node);
 ok(poll_until(sub { log_since($node, $offset) =~ /WARNING:  changes from \S+ to \S+ are not known/ }), 'then what is known begins anew');
-poll_until(\&answers);
+await_answers($node);
 fails_like($node, "SELECT count(*) FROM ptrack_changed_blocks('$start')", '55000', 'before the changes that are known', 'damaged WAL');
 
 # WAL that is gone is fetched from an archive; or else that is a gap.
@@ -287,7 +286,7 @@ for my $restore (1, 0)
 	unlink $node->data_dir . "/pg_wal/$needed" or die "could not remove $needed: $!";
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'ptrack'");
 	$node->start;
-	poll_until(\&answers);
+	await_answers($node);
 	is(sql("SELECT ptrack_init_lsn() <= '$start'"), $restore ? 't' : 'f',
 		$restore ? 'WAL comes from an archive' : 'WAL is gone: coverage begins later');
 }

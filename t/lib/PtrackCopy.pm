@@ -18,7 +18,7 @@ use File::Path qw(make_path remove_tree);
 use IPC::Open2;
 use PtrackImage;
 
-our @EXPORT = qw(open_session refresh_copy copy_wal compare_clusters);
+our @EXPORT = qw(lsn_number open_session refresh_copy copy_wal compare_clusters);
 
 my $BLCKSZ = 8192;
 
@@ -165,6 +165,14 @@ sub count_map
 		$blocks += $set;
 	});
 	return ($files, $blocks);
+}
+
+# An LSN as a number.
+sub lsn_number
+{
+	my ($high, $low) = map { hex } split m{/}, $_[0];
+
+	return $high << 32 | $low;
 }
 
 # One psql session, to which commands are sent and that answers each.

@@ -19,17 +19,10 @@ use PtrackImage;
 use PtrackTest;
 use Test::More;
 
-our @EXPORT = qw(lsn_number prepare_probackup probackup restored_node compare_backup check_backup table_rows);
+our @EXPORT = qw(prepare_probackup probackup restored_node compare_backup check_backup table_rows);
 
 my $BLCKSZ = 8192;
 my $LARGE = 64 * 1024 * 1024;
-
-sub lsn_number
-{
-	my ($high, $low) = map { hex } split m{/}, $_[0];
-
-	return $high << 32 | $low;
-}
 
 # What a file is to pg_probackup: 'main' forks are made of pages that are taken
 # one by one; other forks, and all that are no relations, are taken 'whole'.

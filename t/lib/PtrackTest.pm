@@ -14,7 +14,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(replays_redo_points need_replayed_redo_points need_hooks new_node new_standby checkpoint
-  follows_wal wal_from await_summary restartpoint catch_up
+  follows_wal wal_from await_answers await_summary restartpoint catch_up
   changed_blocks core_blocks lines_missing differences_from_core pagemap
   base_copy refresh_node compare_copy fails_like summary_files summary_crc
   write_summary summary_points change_summary_times
@@ -151,6 +151,15 @@ sub checkpoint
 sub follows_wal
 {
 	return ($ENV{PTRACK_ENGINE} // '') eq 'wal';
+}
+
+# Waits until the server is up, and has read WAL from before its start, if it has to.
+sub await_answers
+{
+	my ($node) = @_;
+
+	poll_until(sub { return ($node->psql('postgres', 'SELECT ptrack_init_lsn()'))[0] == 0 });
+	return;
 }
 
 # Waits until there is a summary that ends at that redo point.
