@@ -186,7 +186,7 @@ SQL
 # listed: called before files are copied; map: called with the map, to change it.
 #
 # Dies if pg_probackup would refuse.  Returns the backup: its dir, start and stop,
-# files, map, and how many pages came by the map, how many of these were filtered
+# files, map, engine, and how many pages came by the map, how many of these were filtered
 # out again, and how many main-fork files were taken whole.
 sub probackup
 {
@@ -258,6 +258,7 @@ FROM pg_catalog.pg_backup_stop(false);
 SQL
 	$session->(undef) == 0 or die "psql failed\n";
 	$backup->{stop} = $stop;
+	$backup->{engine} = $node->safe_psql('postgres', 'SELECT engine FROM pg_stat_ptrack');
 	$backup->{label} = pack 'H*', $label =~ s/\n//gr;
 	$backup->{spaces} = pack 'H*', $spaces =~ s/\n//gr;
 	($backup->{segment}) = $backup->{label} =~ /^START WAL LOCATION: \S+ \(file (\w+)\)/
@@ -352,14 +353,12 @@ sub check_backup
 		"$name: $result->{pages} pages agree, $result->{hints} but for hint bits");
 	is($result->{rows}, $result->{expected}, "$name: rows agree; $backup->{pages} pages by map, "
 		  . "$backup->{filtered} filtered out, $backup->{whole} files whole");
-	# Where WAL is followed, the summary that ends where the backup starts may come
-	# too late to be in it, and pg_probackup waits for nothing.
+	# Where the server that was backed up follows WAL, the summary that ends where the
+	# backup starts may come too late to be in it, and pg_probackup waits for nothing.
 	my $init = $node->safe_psql('postgres', 'SELECT ptrack_init_lsn()');
 
-	my $engine = $node->safe_psql('postgres', 'SELECT engine FROM pg_stat_ptrack');
-
 	ok($result->{init} eq $init
-		  || $engine eq 'wal' && lsn_number($result->{init}) <= lsn_number($backup->{start}),
+		  || $backup->{engine} eq 'wal' && lsn_number($result->{init}) <= lsn_number($backup->{start}),
 		"$name: coverage begins at $result->{init}; before, at $init");
 	return;
 }
