@@ -6,7 +6,7 @@ cleanup() {
 	local pid_file
 	for pid_file in "$bench_dir"/*/postmaster.pid; do
 		[ ! -f "$pid_file" ] ||
-			as_server_user "$patched/bin/pg_ctl" -D "$(dirname "$pid_file")" \
+			as_server_user "$server/bin/pg_ctl" -D "$(dirname "$pid_file")" \
 				-m immediate stop >/dev/null 2>&1 || true
 	done
 	rm -rf "$bench_dir"

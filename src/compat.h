@@ -147,6 +147,17 @@ relpathperm_by_value(RelFileLocator locator, ForkNumber fork)
 #define replication_slot_acquire(name)	ReplicationSlotAcquire(name, true)
 #endif
 
+/* The background worker that was registered last, or NULL; 18 has another list. */
+#if PG_VERSION_NUM >= 180000
+#define last_registered_worker() \
+	(dlist_is_empty(&BackgroundWorkerList) ? NULL : \
+	 dlist_head_element(RegisteredBgWorker, rw_lnode, &BackgroundWorkerList))
+#else
+#define last_registered_worker() \
+	(slist_is_empty(&BackgroundWorkerList) ? NULL : \
+	 slist_head_element(RegisteredBgWorker, rw_lnode, &BackgroundWorkerList))
+#endif
+
 #endif							/* FRONTEND */
 
 #endif							/* PTRACK_COMPAT_H */

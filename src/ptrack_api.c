@@ -578,6 +578,12 @@ ptrack_stat(PG_FUNCTION_ARGS)
  */
 #define SCAN_COLUMNS	8
 
+static const char *const scan_purpose_names[] = {
+	[SCAN_QUERY] = "query",
+	[SCAN_GAP] = "gap",
+	[SCAN_OVERFLOW] = "overflow",
+};
+
 Datum
 ptrack_scans(PG_FUNCTION_ARGS)
 {
@@ -596,7 +602,7 @@ ptrack_scans(PG_FUNCTION_ARGS)
 		values[0] = Int32GetDatum((int32) pid);
 		values[1] = ObjectIdGetDatum(scan->database);
 		nulls[1] = !OidIsValid(scan->database);
-		values[2] = CStringGetTextDatum(scan->purpose == SCAN_QUERY ? "query" : "gap");
+		values[2] = CStringGetTextDatum(scan_purpose_names[scan->purpose]);
 		values[3] = LSNGetDatum(scan->start);
 		values[4] = LSNGetDatum(scan->end);
 		values[5] = Int64GetDatum((int64) (scan->end - scan->start));

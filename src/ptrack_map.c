@@ -105,6 +105,7 @@ typedef struct HalfHeader
 	pg_atomic_uint32 state;
 	pg_atomic_uint32 everything;	/* all that can be said is "changed" */
 	pg_atomic_uint32 coarse;	/* a table was full */
+	pg_atomic_uint32 beyond_wal;	/* there are marks that WAL does not tell of */
 	pg_atomic_uint32 used[MAP_TABLES];
 } HalfHeader;
 
@@ -817,6 +818,7 @@ lock_map(LWLockMode mode)
 void
 map_note_everything(void)
 {
+	pg_atomic_write_u32(&halves[0].state->beyond_wal, 1);
 	half_set_everything(&halves[0]);
 }
 
@@ -824,6 +826,7 @@ map_note_everything(void)
 void
 map_note_carried(const ChangeItem *item)
 {
+	pg_atomic_write_u32(&halves[0].state->beyond_wal, 1);
 	half_carry(&halves[0], item);
 }
 
@@ -849,6 +852,7 @@ half_clear(MapHalf *half)
 	}
 	pg_atomic_write_u32(&half->state->everything, 0);
 	pg_atomic_write_u32(&half->state->coarse, 0);
+	pg_atomic_write_u32(&half->state->beyond_wal, 0);
 	half_clear_sum(half);
 	pg_atomic_write_u64(&half->state->start, InvalidXLogRecPtr);
 	pg_write_barrier();
@@ -1094,6 +1098,7 @@ snapshot_half(const MapHalf *half, MapSnapshot *snapshot)
 	if (pg_atomic_read_u32(&half->state->everything) != 0)
 		add_whole(snapshot, CHANGE_EVERYTHING_WHERE);
 	snapshot->coarse = pg_atomic_read_u32(&half->state->coarse) != 0;
+	snapshot->beyond_wal = pg_atomic_read_u32(&half->state->beyond_wal) != 0;
 	return true;
 }
 

@@ -46,6 +46,7 @@ typedef struct MapSnapshot
 	MapCut		inner[MAP_PASSED_CUTS]; /* redo points between the two */
 	int			ninner;
 	bool		coarse;			/* the map overflowed in it */
+	bool		beyond_wal;		/* WAL does not tell of all marks */
 	size_t		nitems;
 	size_t		next;			/* for map_snapshot_next */
 	ChangeKey	entry;			/* likewise: the latest entry returned */

@@ -114,6 +114,12 @@ static PublishShared *shared;
  */
 static LWLock *publish_lock;
 
+/*
+ * Where the first cycle begins that overflowed, was published by this process,
+ * and may be made exact by WAL; invalid: there is none.
+ */
+static XLogRecPtr coarse_start = InvalidXLogRecPtr;
+
 /* Emptied after each use; made early, so that nothing can fail later. */
 static MemoryContext publish_context;
 
@@ -796,13 +802,16 @@ publish_snapshot(MapSnapshot *snapshot, StoredSummary *published)
 	for (int i = 0; i < snapshot->ninner; i++)
 		inner[i] = redo_point(&snapshot->inner[i], snapshot, &start);
 	publish_describe(&header, snapshot->start, &start, &end);
-	header.flags = snapshot->coarse ? SUMMARY_COARSE : 0;
+	header.flags = (snapshot->coarse ? SUMMARY_COARSE : 0) |
+		(snapshot->beyond_wal || shared->was_minimal || !XLogIsNeeded() ? SUMMARY_BEYOND_WAL : 0);
 	header.start_time = snapshot->start_time ? snapshot->start_time : shared->start_time;
 	header.end_time = snapshot->end.time;
 
 	publish_flush_wal(header.end.lsn);
 	if (!store_publish(&header, inner, snapshot->ninner, next_item, snapshot))
 		return false;
+	if (header.flags == SUMMARY_COARSE && XLogRecPtrIsInvalid(coarse_start))
+		coarse_start = header.start;
 	remember_point(header.end.lsn, &header.end.lineage);
 	pg_atomic_fetch_add_u64(&shared->published, 1);
 	*published = (StoredSummary)
@@ -1124,6 +1133,22 @@ publish_begin_anew(XLogRecPtr redo)
 	map_begin_anew(redo);
 	remember_point(redo, &lineage);
 	LWLockRelease(publish_lock);
+}
+
+/*
+ * For ptrack's worker: from where on WAL is of use to make cycles exact that it
+ * published while they were not; invalid: there are none.
+ */
+XLogRecPtr
+publish_coarse_start(void)
+{
+	return coarse_start;
+}
+
+void
+publish_forget_coarse(void)
+{
+	coarse_start = InvalidXLogRecPtr;
 }
 
 void

@@ -28,6 +28,8 @@ extern void publish_flush_wal(XLogRecPtr lsn);
 extern void publish_at_checkpoint(XLogRecPtr redo);
 extern void publish_in_background(bool all);
 extern void publish_begin_anew(XLogRecPtr redo);
+extern XLogRecPtr publish_coarse_start(void);
+extern void publish_forget_coarse(void);
 
 extern bool publish_lineage(XLogRecPtr lsn, Lineage *lineage);
 extern bool publish_live_lineage(const MapSnapshot *frozen,

@@ -316,7 +316,8 @@ make_store_directory(void)
 /*
  * Publishes one summary, atomically and durably, with the redo points inside
  * its range.  Returns false after a warning when that failed; then there is no
- * such summary, and no other file.  What next throws is passed on.
+ * such summary, unless there was one, and no other file.  What next throws is
+ * passed on.
  *
  * The caller has made sure that WAL is durable up to the end of its range.  Two
  * processes may publish at the same time.
@@ -328,9 +329,11 @@ store_publish(const SummaryHeader *header, const RedoPoint *points, int npoints,
 	StoredSummary summary = {header->end.tli, header->start, header->end.lsn};
 	char		path[STORE_PATH_LEN];
 	char		temporary[STORE_PATH_LEN + 16];
+	bool		replaces;
 
 	summary_path(path, &summary);
 	snprintf(temporary, sizeof(temporary), "%s.%d" TEMPORARY_SUFFIX, path, MyProcPid);
+	replaces = access(path, F_OK) == 0;
 	if (!make_store_directory())
 		return false;
 	if (!write_summary(temporary, header, points, npoints, next, arg))
@@ -351,7 +354,9 @@ store_publish(const SummaryHeader *header, const RedoPoint *points, int npoints,
 	}
 	if (fsync_fname_ext(STORE_DIRECTORY, true, false, WARNING) != 0)
 	{
-		unlink(path);
+		/* Whichever of the two is there after a crash, it is whole and right. */
+		if (!replaces)
+			unlink(path);
 		return false;
 	}
 	ereport(DEBUG1,

@@ -1,6 +1,6 @@
 /*
  * tidy.c
- *		Merging and removing old summaries.
+ *		Making summaries exact, merging them, and removing old ones.
  *
  * Done by ptrack's worker alone.  A merged summary is published like any other,
  * and only later are those removed that it was made of: a crash in between, or
@@ -20,6 +20,7 @@
 #include "publish.h"
 #include "storage/ipc.h"
 #include "tidy.h"
+#include "wal_fill.h"
 
 /*
  * For so many seconds after a merge, the summaries that went into it stay: for
@@ -60,6 +61,31 @@ search_store(Chain *chain, Path *path)
 		 i = chain->points[i].above)
 		path->files[path->count++] = &chain->files[chain->points[i].file];
 	return true;
+}
+
+/*
+ * Making exact
+ */
+
+/*
+ * Reads WAL for those that the live map had no room for.  Each is tried once,
+ * soon after it was published: later, WAL is not there any more.
+ */
+static void
+make_exact(const Path *path)
+{
+	static XLogRecPtr tried = InvalidXLogRecPtr;
+
+	for (int i = 0; i < path->count; i++)
+	{
+		SummaryHeader *header = &path->files[i]->info.header;
+
+		if (header->end.lsn <= tried || header->flags != SUMMARY_COARSE)
+			continue;
+		tried = header->end.lsn;
+		if (wal_fill_again(&path->files[i]->info))
+			header->flags = 0;
+	}
 }
 
 /*
@@ -223,7 +249,7 @@ remove_old(const Chain *chain, const Path *path, int keep_minutes)
 }
 
 /*
- * Merges and removes what is due.  Returns false if it is too early to tell, or
+ * Makes exact, merges and removes what is due.  Returns false if it is too early to tell, or
  * if the store changed meanwhile.  Problems are warnings, or errors that leave
  * the store as useful as before.  Memory is of the current context.
  */
@@ -241,6 +267,7 @@ tidy_store(int keep_minutes)
 			chain.vanished || path.count >= count)
 			return false;
 		count = path.count;
+		make_exact(&path);
 	} while (merge_some(&path));
 	remove_old(&chain, &path, keep_minutes);
 	return true;

@@ -6,6 +6,9 @@
  * or a summary could not be written, WAL may still lead there from one that
  * does.  Then one summary is made of it, with the redo points that it came by.
  * At the first start there is none, and WAL leads there from its oldest redo point.
+ *
+ * Where the live map had no room for what changed in a cycle, its summary says
+ * too much.  If WAL of the cycle is still there, it is read for an exact one.
  */
 #include "postgres.h"
 
@@ -14,8 +17,9 @@
 #include "access/xlog.h"
 #include "change_gather.h"
 #include "miscadmin.h"
+#include "postmaster/interrupt.h"
 #include "publish.h"
-#include "summary_store.h"
+#include "storage/ipc.h"
 #include "wal_fill.h"
 #include "wal_reader.h"
 
@@ -72,17 +76,34 @@ note_redo_point(Fill *fill, XLogRecPtr lsn, const WalCheckpoint *checkpoint)
 	}
 }
 
-/* Reads all of it.  False if that tells less than everything. */
+static void
+begin_fill(Fill *fill, const RedoPoint *start, XLogRecPtr end, TimeLineID tli,
+		   ScanPurpose purpose)
+{
+	memset(fill, 0, sizeof(*fill));
+	fill->start = start;
+	fill->reader = wal_reader_create(tli);
+	wal_reader_count(fill->reader, scan_progress_begin(purpose, start->lsn, end));
+	wal_reader_begin(fill->reader, start->lsn, end);
+	fill->changes = change_gather_create();
+	fill->effects = change_gather_effects(fill->changes);
+	fill->room = 16;
+	fill->points = palloc_array(RedoPoint, fill->room);
+}
+
+/* Reads all of it.  False if that tells less than everything, after a message. */
 static bool
-read_all(Fill *fill, XLogRecPtr end)
+read_all(Fill *fill, int elevel)
 {
 	XLogReaderState *record;
 	WalCheckpoint checkpoint;
 	WalStatus	status;
 
-	wal_reader_begin(fill->reader, fill->start->lsn, end);
 	while ((status = wal_reader_next(fill->reader, &record)) == WAL_RECORD)
 	{
+		/* What was read is read again after the next start. */
+		if (ShutdownRequestPending)
+			proc_exit(1);
 		CHECK_FOR_INTERRUPTS();
 		if (wal_checkpoint(record, &checkpoint))
 		{
@@ -94,8 +115,19 @@ read_all(Fill *fill, XLogRecPtr end)
 		wal_redo_effects(record, &fill->effects);
 	}
 	if (status != WAL_END)
-		wal_reader_report(fill->reader, LOG);
+		wal_reader_report(fill->reader, elevel);
 	return status == WAL_END;
+}
+
+/* Publishes what was read, of which the header and the redo points are given. */
+static bool
+publish_fill(Fill *fill, const SummaryHeader *header, const RedoPoint *points, int npoints)
+{
+	change_gather_sort(fill->changes);
+	if (!store_publish(header, points, npoints, change_gather_next, fill->changes))
+		return false;
+	wal_reader_close(fill->reader);
+	return true;
 }
 
 /*
@@ -106,17 +138,11 @@ read_all(Fill *fill, XLogRecPtr end)
 bool
 wal_fill(const RedoPoint *start, RedoPoint *end)
 {
-	Fill		fill = {0};
+	Fill		fill;
 	SummaryHeader header;
 
-	fill.start = start;
-	fill.reader = wal_reader_create(end->tli);
-	wal_reader_count(fill.reader, scan_progress_begin(SCAN_GAP, start->lsn, end->lsn));
-	fill.changes = change_gather_create();
-	fill.effects = change_gather_effects(fill.changes);
-	fill.room = 16;
-	fill.points = palloc_array(RedoPoint, fill.room);
-	if (!read_all(&fill, end->lsn))
+	begin_fill(&fill, start, end->lsn, end->tli, SCAN_GAP);
+	if (!read_all(&fill, LOG))
 		return false;
 	end->flags = start->flags;
 	end->lineage = lineage_after(&start->lineage, fill.sum);
@@ -124,14 +150,44 @@ wal_fill(const RedoPoint *start, RedoPoint *end)
 	publish_describe(&header, start->lsn, &start->lineage, end);
 	header.start_time = start->time_max > 1 ? start->time_max : 0;
 	header.end_time = end->time_max > 1 ? end->time_max : 0;
-	change_gather_sort(fill.changes);
-	if (!store_publish(&header, fill.points, fill.npoints, change_gather_next,
-					   fill.changes))
+	if (!publish_fill(&fill, &header, fill.points, fill.npoints))
 		return false;
-	wal_reader_close(fill.reader);
 	ereport(LOG,
 			(errmsg("read from WAL what changed from %X/%X to %X/%X",
 					LSN_FORMAT_ARGS(start->lsn), LSN_FORMAT_ARGS(end->lsn))));
+	return true;
+}
+
+/*
+ * Replaces a summary that says too much, for the live map overflowed in its
+ * range.  False if WAL does not tell, which is usual where nothing holds it back,
+ * or that failed, after a message; then it stays as it is.
+ */
+bool
+wal_fill_again(const SummaryInfo *coarse)
+{
+	SummaryHeader header = coarse->header;
+	RedoPoint	start = {.lsn = header.start,.lineage = header.start_lineage};
+	Lineage		end;
+	Fill		fill;
+
+	begin_fill(&fill, &start, header.end.lsn, header.end.tli, SCAN_OVERFLOW);
+	if (!read_all(&fill, DEBUG1))
+		return false;
+	end = lineage_after(&start.lineage, fill.sum);
+	if (memcmp(&end, &header.end.lineage, sizeof(end)) != 0)
+	{
+		ereport(LOG,
+				(errmsg("WAL from %X/%X to %X/%X is not that of which a change summary tells",
+						LSN_FORMAT_ARGS(header.start), LSN_FORMAT_ARGS(header.end.lsn))));
+		return false;
+	}
+	header.flags &= ~SUMMARY_COARSE;
+	if (!publish_fill(&fill, &header, coarse->points, coarse->npoints - 1))
+		return false;
+	ereport(LOG,
+			(errmsg("read from WAL what changed from %X/%X to %X/%X, which \"ptrack.map_size\" had no room for",
+					LSN_FORMAT_ARGS(header.start), LSN_FORMAT_ARGS(header.end.lsn))));
 	return true;
 }
 

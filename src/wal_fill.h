@@ -5,9 +5,10 @@
 #ifndef PTRACK_WAL_FILL_H
 #define PTRACK_WAL_FILL_H
 
-#include "common/summary_format.h"
+#include "summary_store.h"
 
 extern bool wal_find_oldest(RedoPoint *point, XLogRecPtr end, TimeLineID tli);
 extern bool wal_fill(const RedoPoint *start, RedoPoint *end);
+extern bool wal_fill_again(const SummaryInfo *coarse);
 
 #endif							/* PTRACK_WAL_FILL_H */

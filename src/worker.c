@@ -21,6 +21,7 @@
 #include "pgstat.h"
 #include "port/atomics.h"
 #include "postmaster/bgworker.h"
+#include "postmaster/bgworker_internals.h"
 #include "postmaster/interrupt.h"
 #include "ptrack_map.h"
 #include "publish.h"
@@ -88,6 +89,19 @@ worker_shmem_init(void)
 		pg_atomic_init_u32(&shared->proc, 0);
 }
 
+/* PostgreSQL only logs that there was no room, and not what that comes to. */
+static void
+warn_if_unregistered(const char *name)
+{
+	const RegisteredBgWorker *last = last_registered_worker();
+
+	if (last == NULL || strcmp(last->rw_worker.bgw_name, name) != 0)
+		ereport(WARNING,
+				(errmsg("there is no room for ptrack's background worker"),
+				 errdetail("Change summaries are not merged or removed, and queries read by themselves what WAL has to tell."),
+				 errhint("Increase \"max_worker_processes\", which is %d.", max_worker_processes)));
+}
+
 /*
  * Registers the worker, while the library is preloaded.  If tracking is off, it
  * only sees to it that nothing stays behind.
@@ -107,6 +121,8 @@ worker_register(bool tracking)
 		BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = tracking ? NAP_MS / 1000 : BGW_NEVER_RESTART;
 	RegisterBackgroundWorker(&worker);
+	if (tracking && IsPostmasterEnvironment)
+		warn_if_unregistered(worker.bgw_name);
 }
 
 /*
@@ -185,6 +201,7 @@ tidy_when_due(MemoryContext context)
 	}
 	if (!run_caught(context, tidy, true))
 		return early++ < SHORT_NAPS ? SHORT_NAP_MS : NAP_MS;
+	publish_forget_coarse();
 	tidied = now;
 	published = stats.published;
 	return NAP_MS;
@@ -221,13 +238,16 @@ follow_caught(MemoryContext context)
 	return nap;
 }
 
-/* Has the server keep what was not yet read, or made durable. */
+/* Has the server keep what was not yet read, or made durable, or made exact. */
 static void
 hold_wal(void)
 {
 	TimeLineID	tli;
 	XLogRecPtr	start = map_get_start();
+	XLogRecPtr	coarse = publish_coarse_start();
 
+	if (!XLogRecPtrIsInvalid(coarse))
+		start = Min(start, coarse);
 	if (!engine_follows())
 	{
 		static bool dropped = false;

@@ -193,6 +193,8 @@ $check = changes_to_keep('there was no worker');
 $node->stop;
 $node->append_conf('postgresql.conf', 'max_worker_processes = 0');
 $node->start;
+like(slurp_file($node->logfile), qr/WARNING:  there is no room for ptrack's background worker\n.*\n.*HINT:  Increase "max_worker_processes"/,
+	'no room for a worker: which setting to raise');
 is(sql('SELECT ptrack_init_lsn()'), $init, 'no worker: coverage goes on');
 sql('UPDATE t SET v = v + 1 WHERE id % 60 = 0');
 cmp_ok(sql('SELECT count(*) FROM ptrack_changed_blocks(' . "'" . redo_of($node) . "')"), '>', 0, 'and there are answers');

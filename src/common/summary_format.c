@@ -16,7 +16,9 @@
  *		36	u32		block size in bytes
  *		40	u32		blocks in a full segment file
  *		44	u32		flags: 1 = the live map overflowed in this range, 2 = the
- *					server had data checksums
+ *					server had data checksums, 4 = its WAL is of wal_level
+ *					minimal, 8 = WAL of this range may not tell all that this
+ *					summary does
  *		48	16 bytes	lineage identifier at the start LSN; zero: not known
  *		64	16 bytes	lineage identifier at the end LSN
  *		80	u64		least and
@@ -29,7 +31,7 @@
  * Redo points inside the range, of cycles that were merged, in ascending order
  * of LSN.  Each begins with a tag byte:
  *
- *		6	redo point: u64 LSN, u32 timeline, u32 flags (2 as above), 16 bytes
+ *		6	redo point: u64 LSN, u32 timeline, u32 flags (2, 4 as above), 16 bytes
  *			lineage identifier, u64 least and u64 greatest time, as above
  *
  * Items, in ascending order of (tablespace, database, relation, fork, piece),
@@ -428,7 +430,7 @@ summary_read_begin(SummaryReader *reader, summary_read_fn read, void *arg,
 	if (get_u16(p + 4) != SUMMARY_VERSION)
 		return reader_fail(reader, "has a format version that is not known");
 	if (get_u16(p + 6) != SUMMARY_HEADER_LEN ||
-		(get_u32(p + 44) & ~(SUMMARY_COARSE | POINT_FLAGS)) != 0)
+		(get_u32(p + 44) & ~(SUMMARY_FLAGS | POINT_FLAGS)) != 0)
 		return reader_fail(reader, "has a damaged header");
 
 	header->system_identifier = get_u64(p + 8);
@@ -437,7 +439,7 @@ summary_read_begin(SummaryReader *reader, summary_read_fn read, void *arg,
 	header->end.tli = get_u32(p + 32);
 	header->block_size = get_u32(p + 36);
 	header->segment_blocks = get_u32(p + 40);
-	header->flags = get_u32(p + 44) & SUMMARY_COARSE;
+	header->flags = get_u32(p + 44) & SUMMARY_FLAGS;
 	header->end.flags = get_u32(p + 44) & POINT_FLAGS;
 	memcpy(header->start_lineage.id, p + 48, LINEAGE_LEN);
 	memcpy(header->end.lineage.id, p + 64, LINEAGE_LEN);

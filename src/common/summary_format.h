@@ -18,6 +18,8 @@
 
 /* Flags of a summary, and of a redo point */
 #define SUMMARY_COARSE		0x0001	/* the live map overflowed in this range */
+#define SUMMARY_BEYOND_WAL	0x0008	/* WAL of this range may not tell all of it */
+#define SUMMARY_FLAGS		(SUMMARY_COARSE | SUMMARY_BEYOND_WAL)
 #define POINT_CHECKSUMS		0x0002	/* the server had data checksums there */
 #define POINT_MINIMAL		0x0004	/* WAL there is of wal_level minimal */
 #define POINT_FLAGS			(POINT_CHECKSUMS | POINT_MINIMAL)
@@ -56,7 +58,7 @@ typedef struct SummaryHeader
 	RedoPoint	end;
 	uint32		block_size;		/* bytes */
 	uint32		segment_blocks; /* blocks in a full segment file */
-	uint32		flags;			/* SUMMARY_COARSE or 0 */
+	uint32		flags;			/* of SUMMARY_FLAGS */
 	int64		start_time;		/* when the server came to start and to end, */
 	int64		end_time;		/* in seconds since 1970; 0: not known */
 } SummaryHeader;
