@@ -10,6 +10,7 @@
 #include "commands.h"
 #include "getopt_long.h"
 #include "paths.h"
+#include "progress.h"
 #include "verify.h"
 
 /* What changes after a backup was made, or is not in its manifest. */
@@ -298,8 +299,10 @@ take_file(void *arg, const ManifestFile *file)
 
 	if (!verify_files_add(&verify->files, file))
 		fatal("file \"%s\" is in the manifest twice", file->path);
-	if (!verify_ignores(verify, file->path))
-		verify->total += file->size;
+	if (verify_ignores(verify, file->path))
+		return;
+	verify->nfiles++;
+	verify->nbytes += file->size;
 }
 
 static void
@@ -409,14 +412,14 @@ verify_backup(Verify *verify)
 
 	wal_directory = find_wal(verify);
 	if (verify->options.progress)
-		verify_progress_begin(verify->total);
+		progress_begin("verified", verify->nbytes, verify->nfiles);
 	if (verify->options.format == 'p')
 		verify_list_plain(verify);
 	else
 		verify_list_archives(verify);
 	verify_list_missing(verify);
 	verify_read_all(verify);
-	verify_progress_end();
+	progress_end();
 	verify_found(verify);
 	if (!verify->options.skip_wal)
 		verify_wal_ranges(verify, wal_directory);

@@ -82,7 +82,8 @@ typedef struct Verify
 	WalRange   *ranges;
 	int			nranges;
 	VerifyFiles files;
-	uint64		total;			/* bytes of all files */
+	uint64		nfiles;
+	uint64		nbytes;			/* of all of them */
 
 	/* What is in the backup; the lock is for all of this, and for files. */
 	pthread_mutex_t lock;
@@ -143,11 +144,6 @@ extern FoundSegment *verify_wal_note(Verify *verify, const char *name, uint64 si
 extern void verify_wal_segment(Verify *verify, VerifyBuffers *buffers, FoundSegment *segment,
 							   content_read_fn read, void *arg);
 extern void verify_wal_ranges(Verify *verify, const char *directory);
-
-/* verify_progress.c */
-extern void verify_progress_begin(uint64 total);
-extern void verify_progress_add(uint64 bytes);
-extern void verify_progress_end(void);
 
 /* Data are read in pieces of that many bytes, of which WAL pages are a fraction. */
 #define VERIFY_READ_SIZE	(256 * 1024)

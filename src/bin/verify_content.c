@@ -11,6 +11,7 @@
 #include "incremental_file.h"
 #include "paths.h"
 #include "port/pg_crc32c.h"
+#include "progress.h"
 #include "verify.h"
 #include "workers.h"
 
@@ -354,7 +355,7 @@ content_read(Content *content, char *data, content_read_fn read, void *arg)
 		keep_head(content, data, got);
 		if (content->summing && pg_checksum_update(&content->sum, (uint8 *) data, got) < 0)
 			fatal("could not update checksum of file \"%s\"", content->file->path);
-		verify_progress_add(got);
+		progress_add_bytes(got);
 	}
 	return true;
 }
@@ -377,6 +378,7 @@ verify_file(Verify *verify, VerifyBuffers *buffers, ListedFile *file, content_re
 		content_end(&content);
 	else
 		verify_failed(verify);
+	progress_add_file();
 }
 
 /* Where the backup starts, by its label and by its manifest. */
