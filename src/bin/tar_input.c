@@ -115,7 +115,7 @@ compare_archives(const void *a, const void *b)
 		return 1;
 	if (order != 0 && strncmp(right->prefix, "pg_w", 4) == 0)
 		return -1;
-	return order;
+	return order != 0 ? order : strcmp(left->name, right->name);
 }
 
 /*

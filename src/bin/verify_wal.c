@@ -108,7 +108,6 @@ long_header_problem(SegmentPages *pages, const char *page)
 		return "another block size";
 	pages->segment->magic = header.std.xlp_magic;
 	pages->segment->system_identifier = header.xlp_sysid;
-	pages->last_tli = header.std.xlp_tli;
 	return NULL;
 }
 
@@ -174,7 +173,7 @@ void
 verify_wal_segment(Verify *verify, VerifyBuffers *buffers, FoundSegment *segment,
 				   content_read_fn read, void *arg)
 {
-	SegmentPages pages = {.segment = segment};
+	SegmentPages pages = {.segment = segment,.last_tli = 1};
 	XLogSegNo	segno;
 	XLogRecPtr	address;
 	XLogRecPtr	end;
