@@ -8,6 +8,7 @@
 #ifndef PTRACK_COMMANDS_H
 #define PTRACK_COMMANDS_H
 
+extern int	backup_main(int argc, char **argv);
 extern int	verify_main(int argc, char **argv);
 extern int	combine_main(int argc, char **argv);
 extern int	summary_main(int argc, char **argv);

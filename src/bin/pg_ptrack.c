@@ -15,6 +15,7 @@ typedef struct Command
 } Command;
 
 static const Command commands[] = {
+	{"backup", backup_main, "make a base backup"},
 	{"verify", verify_main, "check backups against their manifests"},
 	{"combine", combine_main, "make one backup of a chain of them"},
 	{"summary", summary_main, "print change summaries"},
