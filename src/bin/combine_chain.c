@@ -194,8 +194,11 @@ check_control(const Backup *backup, const ControlFileData *control)
 			  dir, control->blcksz, control->relseg_size, BLCKSZ, RELSEG_SIZE);
 }
 
-static void
-read_control(Backup *backup)
+/*
+ * Reads a control file.
+ */
+void
+control_read(Backup *backup)
 {
 	ControlFileData control;
 	size_t		len;
@@ -248,7 +251,7 @@ chain_read(Chain *chain)
 		Backup	   *backup = &chain->backups[i];
 
 		label_read(&backup->label, backup->dir, backup->label_name);
-		read_control(backup);
+		control_read(backup);
 		if (i > 0)
 			check_link(backup - 1, backup);
 	}

@@ -40,6 +40,7 @@ extern Chain *chain_create(int count, char *const *dirs);
 extern void chain_read(Chain *chain);
 extern const Backup *chain_last(const Chain *chain);
 extern void label_read(BackupLabel *label, const char *dir, const char *name);
+extern void control_read(Backup *backup);
 extern char *label_of_result(const Chain *chain);
 
 #endif							/* PTRACK_COMBINE_CHAIN_H */

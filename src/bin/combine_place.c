@@ -232,6 +232,22 @@ is_complete(const Place *place)
 	return label.start == chain_last(place->chain)->label.start;
 }
 
+/* Has an earlier run done all of it? */
+static bool
+is_done(const Place *place)
+{
+	Backup		first = place->chain->backups[0];
+	Backup		last = *chain_last(place->chain);
+
+	label_read(&first.label, first.dir, first.label_name);
+	if (first.label.incremental || first.label.start != last.label.start ||
+		first.label.start_tli != last.label.start_tli)
+		return false;
+	control_read(&first);
+	control_read(&last);
+	return first.system_identifier == last.system_identifier;
+}
+
 /* Where the full backup's own files are, if an earlier run has got so far. */
 static void
 find_old_files(const Place *place)
@@ -509,6 +525,11 @@ place_combine(const CombineOptions *options, Chain *chain)
 			return;
 		}
 		find_old_files(&place);
+	}
+	else if (is_done(&place))
+	{
+		report_info("backup \"%s\" has been combined with these before", place.dir);
+		return;
 	}
 	make_plan(&place);
 
