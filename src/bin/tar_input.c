@@ -25,9 +25,12 @@
 #define TAR_SIZE		124
 #define TAR_SIZE_LEN	12
 #define TAR_TYPE		156
+#define TAR_MAGIC		257
+#define TAR_SPARSE		386		/* with GNU's magic */
+#define GNU_MAGIC		"ustar  "
 
-/* So many blocks of attributes may come before a member's own header. */
-#define MAX_ATTRIBUTES	16
+/* So many headers may come before a member's own. */
+#define MAX_HEADERS		4
 
 /* A name that was seen.  A hash stands for it: a backup may have millions. */
 typedef struct NameHash
@@ -63,6 +66,8 @@ struct TarInput
 	const char *memory;			/* instead of a file */
 	int64		len;			/* of that; 0: data are not there as they are */
 	seen_hash  *seen;
+	char		path[MAXPGPATH];	/* of the latest file, */
+	uint64		left;			/* and what is left of it to be read, in bytes */
 	char		problem[4 * MAXPGPATH];
 };
 
@@ -290,32 +295,42 @@ read_block(TarInput *input, int64 at, char *block)
 	return true;
 }
 
+/* The digits of a header's size, which are octal; or -1. */
+static int64
+header_size(const char *block)
+{
+	char		digits[TAR_SIZE_LEN + 1] = {0};
+	size_t		len;
+
+	memcpy(digits, block + TAR_SIZE, TAR_SIZE_LEN);
+	len = strspn(digits, "01234567");
+	return len == 0 || (digits[len] != '\0' && digits[len] != ' ') ? -1 : strtoll(digits, NULL, 8);
+}
+
 /*
- * Where the data of the member begins whose header, or the attributes before it,
- * libarchive has found at its position.
+ * Where the data of the member begins whose headers libarchive has found at its
+ * position.  Only a long name may come before its own: attributes can mean that
+ * the data are not there as they are.
  */
 static int64
-find_data(TarInput *input, struct archive_entry *entry)
+find_data(TarInput *input, int64 member_size)
 {
 	int64		at = archive_read_header_position(input->archive);
 	char		block[TAR_BLOCK];
 
-	if (archive_entry_sparse_count(entry) > 0)
-		return -1;
-	for (int i = 0; i < MAX_ATTRIBUTES && read_block(input, at, block); i++)
+	for (int i = 0; i < MAX_HEADERS && read_block(input, at, block); i++)
 	{
-		char		digits[TAR_SIZE_LEN + 1] = {0};
-		char	   *end;
-		uint64		size;
+		int64		size = header_size(block);
 
 		at += TAR_BLOCK;
 		if (block[TAR_TYPE] == '0' || block[TAR_TYPE] == '\0')
-			return at;
-		if (strchr("xgLK", block[TAR_TYPE]) == NULL)
-			return -1;
-		memcpy(digits, block + TAR_SIZE, TAR_SIZE_LEN);
-		size = strtoull(digits, &end, 8);
-		if (end == digits || (*end != '\0' && *end != ' ') || digits[strspn(digits, " ")] == '-')
+		{
+			bool		sparse = memcmp(block + TAR_MAGIC, GNU_MAGIC, sizeof(GNU_MAGIC)) == 0 &&
+				block[TAR_SPARSE] != '\0';
+
+			return sparse || size != member_size ? -1 : at;
+		}
+		if ((block[TAR_TYPE] != 'L' && block[TAR_TYPE] != 'K') || size < 0)
 			return -1;
 		at += TYPEALIGN64(TAR_BLOCK, size);
 	}
@@ -358,9 +373,13 @@ set_file(TarInput *input, struct archive_entry *entry, TarMember *member)
 {
 	if (!archive_entry_size_is_set(entry) || archive_entry_size(entry) < 0)
 		return bad(input, "file \"%s\" in archive \"%s\" has no size", member->path, input->name);
+	if (archive_entry_sparse_count(entry) > 0)
+		return bad(input, "file \"%s\" in archive \"%s\" is sparse", member->path, input->name);
 	member->type = TAR_FILE;
 	member->size = (uint64) archive_entry_size(entry);
-	member->data_offset = find_data(input, entry);
+	strlcpy(input->path, member->path, sizeof(input->path));
+	input->left = member->size;
+	member->data_offset = find_data(input, archive_entry_size(entry));
 
 	/* As it is skipped by seeking, libarchive might not find out. */
 	if (member->data_offset >= 0 && member->size > (uint64) (input->len - member->data_offset))
@@ -390,6 +409,7 @@ set_link(TarInput *input, struct archive_entry *entry, TarMember *member)
 static TarResult
 set_member(TarInput *input, struct archive_entry *entry, TarMember *member)
 {
+	input->left = 0;
 	memset(member, 0, offsetof(TarMember, target));
 	member->target[0] = '\0';
 	if (set_path(input, entry, member) == TAR_BAD)
@@ -452,8 +472,13 @@ tar_input_read(TarInput *input, void *data, size_t len)
 	if (input->problem[0] != '\0')
 		return -1;
 	got = archive_read_data(input->archive, data, len);
-	if (got >= 0)
-		return got;
-	bad_archive(input);
-	return -1;
+	if (got < 0)
+		bad_archive(input);
+	else if (len > 0 && ((uint64) got > input->left || (got == 0 && input->left > 0)))
+		bad(input, "file \"%s\" in archive \"%s\" has not the size that it says", input->path,
+			input->name);
+	if (input->problem[0] != '\0')
+		return -1;
+	input->left -= got;
+	return got;
 }
