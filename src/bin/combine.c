@@ -20,6 +20,9 @@
 #include "report.h"
 #include "workers.h"
 
+/* The name, for a moment, of what compressed archives are unpacked to. */
+#define UNPACKED	"ptrack_combine.unpacked"
+
 /* What the threads share. */
 typedef struct Combining
 {
@@ -317,8 +320,11 @@ static void
 make_result(const CombineOptions *options, Plan *plan)
 {
 	char	   *label = label_of_result(plan->chain);
+	char		path[MAXPGPATH];
 
 	output_make_directories(options, plan);
+	path_join(path, options->output, UNPACKED);
+	output_unpack(plan, path);
 	if (options->progress)
 		progress_begin("combine", plan->weight, plan->target_count);
 	build_all(options, plan);
@@ -334,6 +340,19 @@ make_result(const CombineOptions *options, Plan *plan)
 	target_keep();
 }
 
+/* What is a part of an archive has no file that could be shared. */
+static void
+check_method(const CombineOptions *options, const Chain *chain)
+{
+	for (int i = 0; i < chain->count; i++)
+	{
+		if (chain->backups[i].input.archives &&
+			(options->method == METHOD_LINK || options->method == METHOD_CLONE))
+			fatal("files cannot be linked or cloned from archives in directory \"%s\"",
+				  chain->backups[i].dir);
+	}
+}
+
 static void
 combine(const CombineOptions *options, Chain *chain)
 {
@@ -342,12 +361,12 @@ combine(const CombineOptions *options, Chain *chain)
 	for (int i = 0; i < chain->count; i++)
 		place_refuse(chain->backups[i].dir);
 	chain_read(chain);
-	plan = plan_create(chain);
+	plan = plan_create(chain, false);
 	plan_sort_by_weight(plan);
 	output_check(options, plan);
-	if (options->dry_run)
+	if (options->dry_run && !output_must_unpack(chain))
 		build_all(options, plan);
-	else
+	else if (!options->dry_run)
 		make_result(options, plan);
 	if (options->method == METHOD_LINK && !options->dry_run)
 		report_warning("files are shared: changing the result may change the backups that it is made of");
@@ -370,6 +389,7 @@ combine_main(int argc, char **argv)
 	pqsignal(SIGTERM, on_signal);
 	chain = chain_create(argc - optind, argv + optind);
 	set_modes(chain_last(chain)->dir);
+	check_method(&options, chain);
 	if (options.in_place)
 		place_combine(&options, chain);
 	else

@@ -21,11 +21,9 @@
  */
 #include "postgres_fe.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include "combine_blocks.h"
-#include "combine_dir.h"
 #include "incremental_file.h"
 #include "report.h"
 
@@ -39,20 +37,18 @@ is_changed(const Chain *chain, const Target *target, const Source *source)
 /*
  * Opens a source, which has the length that its manifest says.
  */
-int
-source_open(const Chain *chain, const Target *target, const Source *source, struct stat *st)
+void
+source_open(const Chain *chain, const Target *target, const Source *source, OpenSource *opened)
 {
-	const char *dir = chain->backups[source->backup].dir;
+	const Input *input = &chain->backups[source->backup].input;
 	char		path[MAXPGPATH];
-	int			fd;
 
 	source_path(path, target, source);
-	fd = dir_open(dir, path, O_RDONLY | PG_BINARY, st);
-	if (source->known && source->size != (uint64) st->st_size &&
+	opened->fd = input_open(input, path, &opened->st, &opened->start);
+	if (source->known && source->size != (uint64) opened->st.st_size &&
 		!is_changed(chain, target, source))
 		fatal("file \"%s/%s\" has %lld bytes, but its manifest says " UINT64_FORMAT,
-			  dir, path, (long long) st->st_size, source->size);
-	return fd;
+			  input->dir, path, (long long) opened->st.st_size, source->size);
 }
 
 /*
@@ -80,7 +76,7 @@ map_source_fd(BlockMap *map, uint32 origin_source)
 	int			number = (int) (origin_source - ORIGIN_SOURCE);
 	BlockSource *source = &map->sources[number];
 	int		   *slot = &map->open[map->next_open];
-	struct stat st;
+	OpenSource	opened;
 
 	if (source->fd >= 0)
 		return source->fd;
@@ -90,7 +86,8 @@ map_source_fd(BlockMap *map, uint32 origin_source)
 		map->sources[*slot].fd = -1;
 		*slot = -1;
 	}
-	source->fd = source_open(map->chain, map->target, source->source, &st);
+	source_open(map->chain, map->target, source->source, &opened);
+	source->fd = opened.fd;
 	*slot = number;
 	map->next_open = (map->next_open + 1) % MAX_OPEN_SOURCES;
 	return source->fd;
@@ -133,9 +130,15 @@ bad_source(const BlockMap *map, const Source *source, const char *problem)
 }
 
 static void
-read_at(const BlockMap *map, const Source *source, int fd, char *to, size_t len, uint64 at)
+read_at(const BlockMap *map, const Source *source, const OpenSource *opened, char *to, size_t len,
+		uint64 at)
 {
-	ssize_t		got = pread(fd, to, len, at);
+	ssize_t		got;
+
+	/* There may be something behind it. */
+	if (at + len > (uint64) opened->st.st_size)
+		bad_source(map, source, "it ends early");
+	got = pread(opened->fd, to, len, opened->start + at);
 
 	if (got < 0)
 		bad_source(map, source, strerror(errno));
@@ -145,8 +148,9 @@ read_at(const BlockMap *map, const Source *source, int fd, char *to, size_t len,
 
 /* Compares the whole file with its checksum. */
 static void
-check_contents(const BlockMap *map, const Source *source, int fd, uint64 size)
+check_contents(const BlockMap *map, const Source *source, const OpenSource *opened)
 {
+	uint64		size = opened->st.st_size;
 	pg_checksum_context context;
 	uint8		computed[PG_CHECKSUM_MAX_LENGTH];
 
@@ -158,7 +162,7 @@ check_contents(const BlockMap *map, const Source *source, int fd, uint64 size)
 	{
 		size_t		len = Min(size - at, BLOCK_BUFFER);
 
-		read_at(map, source, fd, map->buffer, len, at);
+		read_at(map, source, opened, map->buffer, len, at);
 		if (pg_checksum_update(&context, (uint8 *) map->buffer, len) < 0)
 			fatal("could not update checksum");
 	}
@@ -168,21 +172,22 @@ check_contents(const BlockMap *map, const Source *source, int fd, uint64 size)
 }
 
 static void
-read_header(const BlockMap *map, const Source *source, int fd, uint64 size,
+read_header(const BlockMap *map, const Source *source, const OpenSource *opened,
 			IncrementalHeader *header)
 {
+	uint64		size = opened->st.st_size;
 	char		fixed[INCREMENTAL_FIXED];
 	const char *problem;
 	char	   *numbers;
 
-	read_at(map, source, fd, fixed, sizeof(fixed), 0);
+	read_at(map, source, opened, fixed, sizeof(fixed), 0);
 	problem = incremental_fixed_parse(fixed, header);
 	if (problem)
 		bad_source(map, source, problem);
 	if (size != incremental_header_len(header->nblocks) + (uint64) header->nblocks * BLCKSZ)
 		bad_source(map, source, "its length is not that of the blocks that its header has");
 	numbers = pg_malloc(header->nblocks * sizeof(BlockNumber) + 1);
-	read_at(map, source, fd, numbers, header->nblocks * sizeof(BlockNumber), INCREMENTAL_FIXED);
+	read_at(map, source, opened, numbers, header->nblocks * sizeof(BlockNumber), INCREMENTAL_FIXED);
 	problem = incremental_blocks_parse(numbers, header);
 	pg_free(numbers);
 	if (problem)
@@ -206,12 +211,12 @@ take_increment(BlockMap *map, int number, uint32 limit)
 {
 	BlockSource *from = &map->sources[number];
 	IncrementalHeader header;
-	struct stat st;
-	int			fd = source_open(map->chain, map->target, from->source, &st);
+	OpenSource	opened;
 
-	check_contents(map, from->source, fd, st.st_size);
-	read_header(map, from->source, fd, st.st_size, &header);
-	close(fd);
+	source_open(map->chain, map->target, from->source, &opened);
+	check_contents(map, from->source, &opened);
+	read_header(map, from->source, &opened, &header);
+	close(opened.fd);
 	if (number == 0)
 	{
 		begin_file(map, &header);
@@ -224,7 +229,7 @@ take_increment(BlockMap *map, int number, uint32 limit)
 		if (origin->source == ORIGIN_NONE)
 			*origin = (BlockOrigin) {.source = ORIGIN_SOURCE + number,.index = i};
 	}
-	from->start = incremental_header_len(header.nblocks);
+	from->start = opened.start + incremental_header_len(header.nblocks);
 	incremental_header_free(&header);
 	return Min(limit, header.truncation);
 }
@@ -233,10 +238,13 @@ take_increment(BlockMap *map, int number, uint32 limit)
 static void
 take_whole(BlockMap *map, int number, uint32 limit)
 {
-	struct stat st;
+	BlockSource *from = &map->sources[number];
+	OpenSource	opened;
 
-	close(source_open(map->chain, map->target, map->sources[number].source, &st));
-	limit = Min(limit, st.st_size / BLCKSZ);
+	source_open(map->chain, map->target, from->source, &opened);
+	close(opened.fd);
+	from->start = opened.start;
+	limit = Min(limit, opened.st.st_size / BLCKSZ);
 	for (uint32 b = 0; b < limit; b++)
 	{
 		if (map->origins[b].source == ORIGIN_NONE)

@@ -25,9 +25,17 @@ typedef struct BlockOrigin
 typedef struct BlockSource
 {
 	const Source *source;
-	uint64		start;			/* of its blocks, in bytes */
+	uint64		start;			/* of its blocks, in what is opened */
 	int			fd;				/* -1: not open */
 } BlockSource;
+
+/* A source that is read. */
+typedef struct OpenSource
+{
+	int			fd;
+	uint64		start;			/* of its contents, in what was opened */
+	struct stat st;
+} OpenSource;
 
 typedef struct BlockMap
 {
@@ -52,7 +60,7 @@ extern uint32 map_list_blocks(BlockMap *map, BlockNumber *blocks);
 extern int	map_source_fd(BlockMap *map, uint32 origin_source);
 extern void map_close(BlockMap *map);
 
-extern int	source_open(const Chain *chain, const Target *target, const Source *source,
-						struct stat *st);
+extern void source_open(const Chain *chain, const Target *target, const Source *source,
+						OpenSource *opened);
 
 #endif							/* PTRACK_COMBINE_BLOCKS_H */

@@ -37,7 +37,7 @@ typedef struct Output
 typedef struct Reading
 {
 	const char *path;
-	int			fd;
+	OpenSource	opened;
 	const Source *source;		/* whose checksum it must have, or NULL */
 	Output	   *to;				/* or NULL */
 	bool		summed;
@@ -154,11 +154,14 @@ output_close(const Builder *builder, Output *output)
 static uint64
 read_through(const Builder *builder, Reading *reading, pg_checksum_context *context)
 {
+	const OpenSource *from = &reading->opened;
+	uint64		size = from->st.st_size;
 	bool		check = reading->source != NULL;
 	uint64		at = 0;
-	ssize_t		got;
+	ssize_t		got = 0;
 
-	while ((got = pread(reading->fd, builder->buffer, BLOCK_BUFFER, at)) > 0)
+	while (at < size && (got = pread(from->fd, builder->buffer, Min(size - at, BLOCK_BUFFER),
+									 from->start + at)) > 0)
 	{
 		if (workers_stopping())
 			give_up();
@@ -180,8 +183,9 @@ read_through(const Builder *builder, Reading *reading, pg_checksum_context *cont
 
 /* Reads the file, and does what is to be done with its contents. */
 static void
-read_whole(const Builder *builder, Reading *reading, uint64 size)
+read_whole(const Builder *builder, Reading *reading)
 {
+	uint64		size = reading->opened.st.st_size;
 	pg_checksum_context context;
 	uint8		computed[PG_CHECKSUM_MAX_LENGTH];
 	const Source *source = reading->source;
@@ -202,7 +206,7 @@ static void
 clone_file(const Reading *reading, const Output *output)
 {
 #ifdef FICLONE
-	if (ioctl(output->fd, FICLONE, reading->fd) < 0)
+	if (ioctl(output->fd, FICLONE, reading->opened.fd) < 0)
 		fatal("could not clone file \"%s\" to \"%s\": %m", reading->path, output->path);
 #else
 	fatal("file cloning is not supported on this platform");
@@ -235,8 +239,9 @@ copy_range(int from, const char *from_path, uint64 from_at, const Output *output
 
 /* Has the system copy a file, without its contents being seen here. */
 static void
-copy_unread(const Builder *builder, const Reading *reading, const char *to, uint64 size)
+copy_unread(const Builder *builder, const Reading *reading, const char *to)
 {
+	uint64		size = reading->opened.st.st_size;
 	Output		output;
 
 	if (builder->options->method == METHOD_LINK)
@@ -250,7 +255,7 @@ copy_unread(const Builder *builder, const Reading *reading, const char *to, uint
 		if (builder->options->method == METHOD_CLONE)
 			clone_file(reading, &output);
 		else
-			copy_range(reading->fd, reading->path, 0, &output, 0, size);
+			copy_range(reading->opened.fd, reading->path, reading->opened.start, &output, 0, size);
 		output_close(builder, &output);
 	}
 	progress_add_bytes(size);
@@ -258,13 +263,12 @@ copy_unread(const Builder *builder, const Reading *reading, const char *to, uint
 
 /* Notes what the manifest needs of the file that was read. */
 static void
-end_made(const Builder *builder, Target *target, const Source *source, Reading *reading,
-		 const struct stat *st)
+end_made(const Builder *builder, Target *target, const Source *source, Reading *reading)
 {
 	ManifestFile *made = &target->made;
 
-	made->size = st->st_size;
-	made->modified = st->st_mtime;
+	made->size = reading->opened.st.st_size;
+	made->modified = reading->opened.st.st_mtime;
 	if (reading->summed)
 		made->checksum_len = sum_end(&reading->sum, made->checksum);
 	else if (has_wanted_checksum(builder, source))
@@ -277,7 +281,7 @@ end_made(const Builder *builder, Target *target, const Source *source, Reading *
 /* Begins to read a source, with the checksums that have to be made then. */
 static void
 begin_reading(const Builder *builder, Target *target, const Source *source, Reading *reading,
-			  char *path, struct stat *st)
+			  char *path)
 {
 	char		name[MAXPGPATH];
 
@@ -285,7 +289,7 @@ begin_reading(const Builder *builder, Target *target, const Source *source, Read
 	path_join(path, builder->chain->backups[source->backup].dir, name);
 	memset(reading, 0, sizeof(*reading));
 	reading->path = path;
-	reading->fd = source_open(builder->chain, target, source, st);
+	source_open(builder->chain, target, source, &reading->opened);
 	reading->source = source->checksum_len > 0 ? source : NULL;
 	target->made.checksum_type = builder->options->checksum_type;
 	reading->summed = wants_checksum(builder, target) && !has_wanted_checksum(builder, source);
@@ -299,24 +303,23 @@ copy_source(const Builder *builder, Target *target, const Source *source, const 
 	char		path[MAXPGPATH];
 	Reading		reading;
 	Output		output;
-	struct stat st;
 
-	begin_reading(builder, target, source, &reading, path, &st);
+	begin_reading(builder, target, source, &reading, path);
 	if (builder->options->method == METHOD_COPY)
 	{
 		output_create(&output, to);
 		reading.to = &output;
-		read_whole(builder, &reading, st.st_size);
+		read_whole(builder, &reading);
 		output_close(builder, &output);
 	}
 	else
 	{
-		copy_unread(builder, &reading, to, st.st_size);
+		copy_unread(builder, &reading, to);
 		if (reading.summed)
-			read_whole(builder, &reading, st.st_size);
+			read_whole(builder, &reading);
 	}
-	close(reading.fd);
-	end_made(builder, target, source, &reading, &st);
+	close(reading.opened.fd);
+	end_made(builder, target, source, &reading);
 }
 
 /*
@@ -452,12 +455,15 @@ build_of_blocks(const Builder *builder, Target *target, const char *to)
 void
 build_nothing(Builder *builder, Target *target)
 {
-	struct stat st;
+	OpenSource	opened;
 
 	if (target->source_count > 1)
+	{
 		map_read(builder->map, target);
-	else
-		close(source_open(builder->chain, target, target->newest, &st));
+		return;
+	}
+	source_open(builder->chain, target, target->newest, &opened);
+	close(opened.fd);
 }
 
 /*
@@ -510,9 +516,8 @@ sum_first(const Builder *builder, Target *target)
 {
 	char		path[MAXPGPATH];
 	Reading		reading;
-	struct stat st;
 
-	begin_reading(builder, target, target->oldest, &reading, path, &st);
+	begin_reading(builder, target, target->oldest, &reading, path);
 	if (target->written)
 	{
 		reading.source = NULL;
@@ -521,9 +526,9 @@ sum_first(const Builder *builder, Target *target)
 		reading.summed = wants_checksum(builder, target);
 	}
 	if (reading.summed)
-		read_whole(builder, &reading, st.st_size);
-	close(reading.fd);
-	end_made(builder, target, target->oldest, &reading, &st);
+		read_whole(builder, &reading);
+	close(reading.opened.fd);
+	end_made(builder, target, target->oldest, &reading);
 }
 
 /*

@@ -8,7 +8,6 @@
 
 #include "catalog/pg_control.h"
 #include "combine_chain.h"
-#include "combine_dir.h"
 #include "paths.h"
 #include "port/pg_crc32c.h"
 #include "pqexpbuffer.h"
@@ -35,7 +34,8 @@ chain_last(const Chain *chain)
 }
 
 /*
- * A chain of directories, oldest first, that nothing has been read from.
+ * A chain of backups, oldest first, in which nothing has been looked at but what
+ * they consist of.
  */
 Chain *
 chain_create(int count, char *const *dirs)
@@ -51,6 +51,8 @@ chain_create(int count, char *const *dirs)
 
 		canonicalize_path(dir);
 		backup->dir = dir;
+		backup->input.dir = dir;
+		input_find(&backup->input);
 		backup->label_name = LABEL_NAME;
 		backup->control_name = CONTROL_NAME;
 		backup->manifest_name = MANIFEST_NAME;
@@ -117,17 +119,17 @@ next_line(const char *line)
 }
 
 /*
- * Reads a label.
+ * Reads a backup's label.
  */
 void
-label_read(BackupLabel *label, const char *dir, const char *name)
+label_read(BackupLabel *label, const Backup *backup)
 {
 	LabelLines	seen = {0};
 	bool		bad = false;
 	size_t		len;
 
 	memset(label, 0, sizeof(*label));
-	label->text = dir_read(dir, name, &len);
+	label->text = input_read(&backup->input, backup->label_name, &len);
 	for (const char *line = label->text; line != NULL; line = next_line(line))
 	{
 		if (!take_lsn(line, START_LSN, &label->start, &seen.start_lsn, &bad) &&
@@ -137,7 +139,7 @@ label_read(BackupLabel *label, const char *dir, const char *name)
 	}
 	if (bad || strlen(label->text) != len || !seen.start_lsn || !seen.start_tli ||
 		seen.from_lsn != seen.from_tli)
-		fatal("invalid data in file \"%s/%s\"", dir, name);
+		fatal("invalid data in file \"%s/%s\"", backup->dir, backup->label_name);
 	label->incremental = seen.from_lsn;
 }
 
@@ -202,7 +204,7 @@ control_read(Backup *backup)
 {
 	ControlFileData control;
 	size_t		len;
-	char	   *bytes = dir_read(backup->dir, backup->control_name, &len);
+	char	   *bytes = input_read(&backup->input, backup->control_name, &len);
 
 	if (len != PG_CONTROL_FILE_SIZE)
 		fatal("file \"%s/%s\" has %zu bytes, and not %d", backup->dir, backup->control_name,
@@ -250,7 +252,7 @@ chain_read(Chain *chain)
 	{
 		Backup	   *backup = &chain->backups[i];
 
-		label_read(&backup->label, backup->dir, backup->label_name);
+		label_read(&backup->label, backup);
 		control_read(backup);
 		if (i > 0)
 			check_link(backup - 1, backup);

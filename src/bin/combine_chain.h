@@ -6,6 +6,7 @@
 #define PTRACK_COMBINE_CHAIN_H
 
 #include "access/xlogdefs.h"
+#include "combine_input.h"
 
 /* What backup_label says. */
 typedef struct BackupLabel
@@ -21,6 +22,7 @@ typedef struct BackupLabel
 typedef struct Backup
 {
 	const char *dir;
+	Input		input;
 	const char *label_name;
 	const char *control_name;
 	const char *manifest_name;
@@ -39,7 +41,7 @@ typedef struct Chain
 extern Chain *chain_create(int count, char *const *dirs);
 extern void chain_read(Chain *chain);
 extern const Backup *chain_last(const Chain *chain);
-extern void label_read(BackupLabel *label, const char *dir, const char *name);
+extern void label_read(BackupLabel *label, const Backup *backup);
 extern void control_read(Backup *backup);
 extern char *label_of_result(const Chain *chain);
 

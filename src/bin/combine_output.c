@@ -110,6 +110,65 @@ output_make_directories(const CombineOptions *options, const Plan *plan)
 }
 
 /*
+ * Compressed archives
+ */
+
+/*
+ * Are there any among the backups?
+ */
+bool
+output_must_unpack(const Chain *chain)
+{
+	for (int i = 0; i < chain->count; i++)
+	{
+		if (chain->backups[i].input.archives &&
+			archives_compressed(chain->backups[i].input.archives))
+			return true;
+	}
+	return false;
+}
+
+typedef struct Needed
+{
+	const Plan *plan;
+	int			backup;
+} Needed;
+
+static bool
+is_needed(void *arg, const char *path)
+{
+	const Needed *needed = arg;
+
+	return plan_needs(needed->plan, needed->backup, path);
+}
+
+/*
+ * Unpacks what is needed of them, to a file that has this name but for a moment.
+ */
+void
+output_unpack(const Plan *plan, const char *path)
+{
+	const Chain *chain = plan->chain;
+	uint64		len = 0;
+	int			fd;
+
+	if (!output_must_unpack(chain))
+		return;
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL | PG_BINARY, pg_file_create_mode);
+	if (fd < 0)
+		fatal("could not create file \"%s\": %m", path);
+	if (unlink(path) < 0)
+		fatal("could not remove file \"%s\": %m", path);
+	for (int i = 0; i < chain->count; i++)
+	{
+		Needed		needed = {.plan = plan,.backup = i};
+
+		if (chain->backups[i].input.archives)
+			archives_unpack(chain->backups[i].input.archives, fd, &len, is_needed, &needed);
+	}
+}
+
+/*
  * Label and manifest
  */
 

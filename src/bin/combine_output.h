@@ -10,6 +10,8 @@
 
 extern const char *output_mapped(const CombineOptions *options, const char *link);
 extern void output_check(const CombineOptions *options, const Plan *plan);
+extern bool output_must_unpack(const Chain *chain);
+extern void output_unpack(const Plan *plan, const char *path);
 extern void output_make_directories(const CombineOptions *options, const Plan *plan);
 extern void output_write_text(const char *dir, const char *name, const char *text, size_t len);
 extern void output_write_manifest(const CombineOptions *options, const Plan *plan,

@@ -48,6 +48,7 @@
 #define OLD_CONTROL		OWN_PREFIX "control"
 #define NEW_MANIFEST	OWN_PREFIX "new_manifest"
 #define NEW_LABEL		OWN_PREFIX "new_label"
+#define UNPACKED		OWN_PREFIX "unpacked"
 
 typedef struct Place
 {
@@ -190,7 +191,7 @@ journal_text(Chain *chain)
 	{
 		Backup	   *backup = &chain->backups[i];
 
-		label_read(&backup->label, backup->dir, backup->label_name);
+		label_read(&backup->label, backup);
 		appendPQExpBuffer(&text, "%d: timeline %u, start %X/%X, manifest %08X\n", i,
 						  backup->label.start_tli, LSN_FORMAT_ARGS(backup->label.start),
 						  crc_of_manifest(backup));
@@ -228,7 +229,7 @@ is_complete(const Place *place)
 	/* Before the old label has its other name, the old manifest has. */
 	if (!dir_has(place->dir, MANIFEST_NAME))
 		return false;
-	label_read(&label, place->dir, LABEL_NAME);
+	label_read(&label, &place->chain->backups[0]);
 	return label.start == chain_last(place->chain)->label.start;
 }
 
@@ -239,7 +240,7 @@ is_done(const Place *place)
 	Backup		first = place->chain->backups[0];
 	Backup		last = *chain_last(place->chain);
 
-	label_read(&first.label, first.dir, first.label_name);
+	label_read(&first.label, &first);
 	if (first.label.incremental || first.label.start != last.label.start ||
 		first.label.start_tli != last.label.start_tli)
 		return false;
@@ -490,7 +491,7 @@ make_plan(Place *place)
 		fatal("backup \"%s\" is not a full backup", place->dir);
 	if (!dir_has(place->dir, place->chain->backups[0].manifest_name))
 		fatal("backup \"%s\" has no manifest", place->dir);
-	place->plan = plan_create(place->chain);
+	place->plan = plan_create(place->chain, false);
 	check_tablespaces(place);
 	if (plan_find(place->plan, CONTROL_NAME) == NULL)
 		fatal("file \"%s\" is missing in backup \"%s\"", CONTROL_NAME,
@@ -499,6 +500,16 @@ make_plan(Place *place)
 	place->builders = pg_malloc0(jobs * sizeof(Builder *));
 	for (int i = 0; i < jobs; i++)
 		place->builders[i] = builder_create(place->options, place->chain);
+}
+
+static void
+unpack(const Place *place)
+{
+	char		path[MAXPGPATH];
+
+	remove_in(place->dir, UNPACKED);
+	path_join(path, place->dir, UNPACKED);
+	output_unpack(place->plan, path);
 }
 
 /*
@@ -510,6 +521,8 @@ place_combine(const CombineOptions *options, Chain *chain)
 	Place		place = {.options = options,.chain = chain,.dir = chain->backups[0].dir};
 	char	   *journal;
 
+	if (chain->backups[0].input.archives)
+		fatal("archives in directory \"%s\" cannot be changed in place", place.dir);
 	lock_directory(place.dir);
 	for (int i = 1; i < chain->count; i++)
 		place_refuse(chain->backups[i].dir);
@@ -533,7 +546,11 @@ place_combine(const CombineOptions *options, Chain *chain)
 	}
 	make_plan(&place);
 
+	if (options->dry_run && output_must_unpack(chain))
+		return;
+
 	/* What can be found to be wrong is, before anything is changed. */
+	unpack(&place);
 	plan_for_each(place.plan, options->jobs, check_target, &place);
 	if (options->dry_run)
 		return;

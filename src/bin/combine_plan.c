@@ -174,7 +174,8 @@ is_special(const Plan *plan, int backup, const char *path)
 {
 	if (is_prior_lineage(path))
 		return plan->chain->full || backup != 0;
-	return strcmp(path, MANIFEST_NAME) == 0 || strcmp(path, LABEL_NAME) == 0;
+	return strcmp(path, MANIFEST_NAME) == 0 || strcmp(path, LABEL_NAME) == 0 ||
+		(plan->skip_map && strcmp(path, TABLESPACE_MAP_NAME) == 0);
 }
 
 /*
@@ -443,7 +444,7 @@ list_backup(Plan *plan, int backup)
 	bool		has_manifest = list_by_manifest(plan, backup);
 
 	if (!has_manifest && !last)
-		dir_walk(backup_dir(plan, backup), walked_file, &listing);
+		input_walk(&plan->chain->backups[backup].input, walked_file, &listing);
 	if (last)
 		add_unlisted(plan, has_manifest);
 	check_sources(plan, backup);
@@ -464,17 +465,36 @@ add_weights(Plan *plan)
 }
 
 /*
- * Finds out what there is to do for a chain that has been read.
+ * Is that file of a backup a source of any target?
+ */
+bool
+plan_needs(const Plan *plan, int backup, const char *path)
+{
+	char		whole[MAXPGPATH];
+	bool		incremental = whole_name(whole, path);
+	const Target *target = plan_find(plan, whole);
+	const Source *source = target ? target->newest : NULL;
+
+	while (source != NULL && source->backup > backup)
+		source = source->older;
+	return source != NULL && source->backup == backup && source->incremental == incremental;
+}
+
+/*
+ * Finds out what there is to do for a chain that has been read.  Where tablespaces
+ * are is said by links, in a directory, or by tablespace_map, with archives; so if
+ * one is made of the other, the last backup's map is none of the result's.
  */
 Plan *
-plan_create(const Chain *chain)
+plan_create(const Chain *chain, bool for_archives)
 {
 	Plan	   *plan = pg_malloc0(sizeof(Plan));
 
 	plan->chain = chain;
 	plan->by_path = targets_create(1024, NULL);
 	plan->directories_end = &plan->directories;
-	dir_walk(chain_last(chain)->dir, add_entry, plan);
+	plan->skip_map = for_archives || chain_last(chain)->input.archives != NULL;
+	input_walk(&chain_last(chain)->input, add_entry, plan);
 	for (int i = chain->count - 1; i >= 0; i--)
 		list_backup(plan, i);
 	add_weights(plan);

@@ -57,9 +57,11 @@ typedef struct Plan
 	WalRange   *ranges;			/* of the last backup's manifest */
 	int			range_count;
 	uint64		weight;			/* sum over targets */
+	bool		skip_map;		/* the result does not get the last backup's tablespace_map */
 } Plan;
 
-extern Plan *plan_create(const Chain *chain);
+extern Plan *plan_create(const Chain *chain, bool for_archives);
+extern bool plan_needs(const Plan *plan, int backup, const char *path);
 extern Target *plan_find(const Plan *plan, const char *path);
 extern void result_path(char *path, const Target *target);
 extern void source_path(char *path, const Target *target, const Source *source);
