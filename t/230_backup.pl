@@ -73,6 +73,16 @@ $alone->append_conf('postgresql.conf', 'port = ' . $alone->port);
 is($alone->start(fail_ok => 1), 0, 'a server does not start from an increment');
 like(slurp_file($alone->logfile), qr/FATAL: .*(?:incremental|backup_label)/, 'and says so');
 
+# By a role that may do just that
+$node->safe_psql('postgres', <<'EOS');
+CREATE ROLE backup LOGIN REPLICATION;
+GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean), pg_backup_stop(boolean) TO backup;
+GRANT EXECUTE ON FUNCTION ptrack_get_pagemapset(pg_lsn), ptrack_get_pagemapset(pg_lsn, uuid), ptrack_await_summary,
+	ptrack_backup_files, ptrack_backup_read, ptrack_backup_read_blocks TO backup;
+EOS
+my $by_role = client_backup($node, 'by_role', prior => $two, args => [ '-U', 'backup', '-j', 2 ]);
+verify_backup($by_role, 'an increment by a role with no more privileges');
+
 # With nothing changed
 my $none = client_backup($node, 'none', prior => $two);
 verify_backup($none, 'an increment of nothing');
@@ -123,7 +133,7 @@ if ($node->safe_psql('postgres', 'SHOW data_checksums') eq 'on')
 
 # What cannot be
 my $other = new_node('stranger', conf => '');
-backup_fails($other, 'a prior backup of another server', qr/system identifier/, prior => $full);
+backup_fails($other, 'a prior backup of another server', qr/system identifier|another server/, prior => $full);
 backup_fails($node, 'no manifest', qr/could not open file/, prior => $node->basedir);
 backup_fails($node, 'a directory that is not empty', qr/exists but is not empty/, dir => $full);
 backup_fails($node, 'a tablespace without a place', qr/exists but is not empty/, args => [ '-T', "$place=$full" ]);
