@@ -366,6 +366,13 @@ bad('WAL is not there', qr/is missing/, $copy);
 good('WAL is elsewhere', '-w', "$work/wal_elsewhere", $copy);
 good('WAL is not looked at', '-n', $copy);
 rmtree($copy);
+system_or_bail('cp', '-a', $full{none}, $copy);
+mkdir "$work/extracted" or die $!;
+system_or_bail('tar', '-C', "$work/extracted", '-xf', "$copy/pg_wal.tar");
+unlink "$copy/pg_wal.tar" or die $!;
+is(good('WAL is not in an archive', '-w', "$work/extracted", $copy), '', 'so that its records can be read');
+bad('WAL is of another backup', qr/is missing/, '-w', "$full{plain}/pg_wal", $copy);
+rmtree($copy);
 
 #
 # Damage to archives

@@ -210,18 +210,27 @@ verify_wal_segment(Verify *verify, VerifyBuffers *buffers, FoundSegment *segment
  * Ranges
  */
 
+static int
+compare_names(const void *a, const void *b)
+{
+	return strcmp((*(FoundSegment *const *) a)->name, (*(FoundSegment *const *) b)->name);
+}
+
+/* They are in order of their names. */
 static FoundSegment *
 find_segment(const Verify *verify, TimeLineID tli, XLogSegNo segno, uint32 segment_size)
 {
 	char		name[MAXFNAMELEN];
+	FoundSegment key;
+	const FoundSegment *wanted = &key;
+	FoundSegment **found;
 
 	XLogFileName(name, tli, segno, (int) segment_size);
-	for (int i = 0; i < verify->nsegments; i++)
-	{
-		if (strcmp(verify->segments[i]->name, name) == 0)
-			return verify->segments[i];
-	}
-	return NULL;
+	strlcpy(key.name, name, sizeof(key.name));
+	found = verify->nsegments == 0 ? NULL :
+		bsearch(&wanted, verify->segments, verify->nsegments, sizeof(FoundSegment *),
+				compare_names);
+	return found ? *found : NULL;
 }
 
 /* As pg_control has it; if there is none, as the WAL itself does. */
@@ -385,6 +394,8 @@ verify_wal_ranges(Verify *verify, const char *directory)
 	char		program[MAXPGPATH];
 	const char *why_not = no_records_because(verify, directory, program);
 
+	if (verify->nsegments > 0)
+		qsort(verify->segments, verify->nsegments, sizeof(FoundSegment *), compare_names);
 	for (int i = 0; i < verify->nranges; i++)
 	{
 		const WalRange *range = &verify->ranges[i];
