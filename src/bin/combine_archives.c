@@ -134,7 +134,8 @@ add_member(Archives *archives, int archive, const TarMember *found, TarInput *in
 	if (found->type == TAR_FILE && found->data_offset < 0)
 	{
 		archives->compressed = true;
-		if (strcmp(found->path, LABEL_NAME) == 0 || strcmp(found->path, CONTROL_NAME) == 0)
+		if (strcmp(found->path, LABEL_NAME) == 0 || strcmp(found->path, CONTROL_NAME) == 0 ||
+			strcmp(found->path, TABLESPACE_MAP_NAME) == 0)
 			member->contents = read_data(found->path, input, found->size);
 	}
 	members_insert(archives->by_path, member->path, &exists)->number = archives->member_count++;
@@ -160,33 +161,6 @@ next_member(TarInput *input, TarMember *member)
 	if (result == TAR_BAD)
 		fatal("%s", tar_input_problem(input));
 	return result == TAR_MEMBER;
-}
-
-/*
- * The archives of a backup.  Returns NULL if the directory has none.
- */
-Archives *
-archives_open(const char *dir)
-{
-	Archives   *archives = pg_malloc0(sizeof(Archives));
-	char	   *problem = tar_archives_list(dir, &archives->archives, &archives->count);
-
-	if (problem)
-		fatal("%s", problem);
-	if (archives->count == 0 || strcmp(archives->archives[0].stem, "base") != 0)
-		return NULL;
-	archives->dir = dir;
-	archives->by_path = members_create(1024, NULL);
-	for (int i = 0; i < archives->count; i++)
-	{
-		TarInput   *input = open_archive(archives, i);
-		TarMember	member;
-
-		while (next_member(input, &member))
-			add_member(archives, i, &member, input);
-		tar_input_close(input);
-	}
-	return archives;
 }
 
 /*
@@ -275,6 +249,101 @@ archives_read(const Archives *archives, const char *path, size_t *len)
 			  archives->dir, got, member->size);
 	close(fd);
 	return data;
+}
+
+/*
+ * Where a tablespace was, in malloc'd memory, by tablespace_map: its lines have an
+ * OID and a path, in which a backslash comes before each newline that is part of
+ * the path, and the like.  NULL: it does not say.
+ */
+static char *
+tablespace_location(const char *map, const char *oid)
+{
+	size_t		oid_len = strlen(oid);
+	char	   *location = pg_malloc(strlen(map) + 1);
+
+	while (*map != '\0')
+	{
+		bool		found = strncmp(map, oid, oid_len) == 0 && map[oid_len] == ' ';
+		size_t		len = 0;
+
+		for (; *map != '\0' && *map != '\n'; map++)
+		{
+			if (map[0] == '\\' && map[1] != '\0')
+				map++;
+			location[len++] = *map;
+		}
+		location[len] = '\0';
+		if (found)
+			return memmove(location, location + oid_len + 1, len - oid_len);
+		if (*map == '\n')
+			map++;
+	}
+	pg_free(location);
+	return NULL;
+}
+
+/*
+ * The directory, or the link to it, that a tablespace's archive does not have.
+ * One that the map does not have is in its place.
+ */
+static void
+add_tablespace(Archives *archives, int archive)
+{
+	const char *oid = archives->archives[archive].stem;
+	TarMember	member = {.type = TAR_DIRECTORY,.data_offset = -1};
+	char	   *map = NULL;
+	char	   *location = NULL;
+	size_t		len;
+
+	snprintf(member.path, sizeof(member.path), "pg_tblspc/%s", oid);
+	if (find_member(archives, member.path))
+		return;
+	if (find_member(archives, TABLESPACE_MAP_NAME))
+		map = archives_read(archives, TABLESPACE_MAP_NAME, &len);
+	if (map)
+		location = tablespace_location(map, oid);
+	if (location)
+	{
+		member.type = TAR_LINK;
+		strlcpy(member.target, location, sizeof(member.target));
+	}
+	add_member(archives, archive, &member, NULL);
+	pg_free(location);
+	pg_free(map);
+}
+
+static void
+add_archive(Archives *archives, int archive)
+{
+	TarInput   *input = open_archive(archives, archive);
+	TarMember	member;
+
+	if (strncmp(archives->archives[archive].prefix, "pg_tblspc/", 10) == 0)
+		add_tablespace(archives, archive);
+	while (next_member(input, &member))
+		add_member(archives, archive, &member, input);
+	tar_input_close(input);
+}
+
+/*
+ * The archives of a backup.  Returns NULL if the directory has none.
+ */
+Archives *
+archives_open(const char *dir)
+{
+	Archives   *archives = pg_malloc0(sizeof(Archives));
+	char	   *problem = tar_archives_list(dir, &archives->archives, &archives->count);
+
+	if (problem)
+		fatal("%s", problem);
+	if (archives->count == 0 || strcmp(archives->archives[0].stem, "base") != 0)
+		return NULL;
+	archives->dir = dir;
+	archives->by_path = members_create(1024, NULL);
+	for (int i = 0; i < archives->count; i++)
+		add_archive(archives, i);
+	return archives;
 }
 
 /*
