@@ -121,6 +121,33 @@ my $place = copy_dir($plain[0]);
 command_ok([ 'pg_ptrack', 'combine', '-N', '--in-place', $place, @chain[ 1 .. 4 ] ], 'in place');
 same_trees($place, $core, 'in place');
 
+# Results that are archives
+sub to_archives
+{
+	my ($name, $options, @backups) = @_;
+	my $dir = new_dir();
+
+	command_ok([ 'pg_ptrack', 'combine', '-Ft', '-o', $dir, @$options, @backups ], $name);
+	command_ok([ 'pg_ptrack', 'verify', '-q', $dir ], "$name: pg_ptrack verify agrees");
+	return $dir;
+}
+my $made = to_archives('to archives', ['-N'], @chain);
+is_deeply([ sort map { s{.*/}{}r } glob "$made/*" ], [ sort map { s{.*/}{}r } glob "$chain[0]/*" ],
+	'they are those of pg_basebackup');
+same_trees(unpack_backup($made), $core, 'to archives');
+is(slurp_file((glob "$made/base.tar")[0]) =~ /^backup_label\0/, 1, 'the label comes first');
+same_trees(unpack_backup(to_archives('from directories to archives', [ '-j', 3 ], @plain)), $core,
+	'from directories to archives');
+same_trees(unpack_backup(to_archives('with syncfs', ['--sync-method=syncfs'], @plain)), $core, 'with syncfs');
+my $packed = to_archives('increments to archives', [ '-N', '-j', 2 ], @chain[ 1 .. 4 ]);
+same_trees(unpack_backup($packed), $merged, 'increments to archives');
+same_trees(from_archives('archives of our own', [], $chain[0], $packed), $core, 'archives of our own');
+my ($place_of_server) = map { readlink } grep { -l } glob $node->data_dir . '/pg_tblspc/*';
+my $moved = to_archives('tablespaces moved', [ '-T', "$place_of_server=/elsewhere\\=there" ], @chain);
+like(join('', `tar -xOf $moved/base.tar tablespace_map`), qr{^\d+ /elsewhere=there$}m, 'the map says where to');
+command_ok([ 'pg_verifybackup', '-n', $made ], 'pg_verifybackup agrees')
+  if `pg_config --version` =~ /(\d+)/ && $1 >= 18;
+
 # What cannot be
 command_fails_like([ 'pg_ptrack', 'combine', '--in-place', @chain ], qr/cannot be changed in place/, 'archives in place');
 command_fails_like([ 'pg_ptrack', 'combine', '--link', '-o', new_dir(), mapped_from_server(), @chain ],

@@ -12,6 +12,7 @@
 #include "combine_dir.h"
 #include "combine_output.h"
 #include "combine_place.h"
+#include "combine_to_archives.h"
 #include "progress.h"
 #include "commands.h"
 #include "common/file_perm.h"
@@ -50,6 +51,7 @@ static const struct option long_options[] = {
 	{"copy-file-range", no_argument, NULL, OPT_COPY_FILE_RANGE},
 	{"debug", no_argument, NULL, 'd'},
 	{"dry-run", no_argument, NULL, 'n'},
+	{"format", required_argument, NULL, 'F'},
 	{"help", no_argument, NULL, OPT_HELP},
 	{"in-place", no_argument, NULL, OPT_IN_PLACE},
 	{"jobs", required_argument, NULL, 'j'},
@@ -76,6 +78,7 @@ usage(void)
 		   "is an increment, the result is an increment over the whole range.\n\n"
 		   "Options:\n"
 		   "  -d, --debug               write what is done with each file\n"
+		   "  -F, --format=p|t          make a plain directory (default) or tar archives\n"
 		   "      --in-place            apply increments to the first, full backup\n"
 		   "  -j, --jobs=NUM            work with that many threads\n"
 		   "      --log-json            write messages as JSON, an object a line\n"
@@ -120,6 +123,17 @@ parse_jobs(const char *text)
 	return (int) jobs;
 }
 
+/* Is it archives? */
+static bool
+parse_format(const char *text)
+{
+	if (strcmp(text, "p") == 0 || strcmp(text, "plain") == 0)
+		return false;
+	if (strcmp(text, "t") == 0 || strcmp(text, "tar") == 0)
+		return true;
+	fatal("invalid output format \"%s\", must be \"plain\" or \"tar\"", text);
+}
+
 static bool
 parse_sync_method(const char *text)
 {
@@ -159,6 +173,9 @@ set_option(CombineOptions *options, int c)
 	{
 		case 'd':
 			pg_logging_increase_verbosity();
+			break;
+		case 'F':
+			options->archives = parse_format(optarg);
 			break;
 		case 'j':
 			options->jobs = parse_jobs(optarg);
@@ -207,6 +224,8 @@ check_options(const CombineOptions *options, int dir_count)
 {
 	if (dir_count == 0)
 		bad_usage("no input directories specified");
+	if (options->archives && options->method != METHOD_COPY)
+		bad_usage("archives can only be made by copying");
 	if (!options->in_place)
 	{
 		if (options->output == NULL)
@@ -215,6 +234,8 @@ check_options(const CombineOptions *options, int dir_count)
 	}
 	if (options->output != NULL)
 		bad_usage("options --in-place and -o/--output cannot be used together");
+	if (options->archives)
+		bad_usage("options --in-place and -F/--format cannot be used together");
 	if (!options->manifest)
 		bad_usage("options --in-place and --no-manifest cannot be used together");
 	if (options->method == METHOD_LINK)
@@ -228,7 +249,7 @@ parse_options(CombineOptions *options, int argc, char **argv)
 {
 	int			c;
 
-	while ((c = getopt_long(argc, argv, "dj:knNo:PT:?", long_options, NULL)) != -1)
+	while ((c = getopt_long(argc, argv, "dF:j:knNo:PT:?", long_options, NULL)) != -1)
 	{
 		if (c == OPT_HELP || (c == '?' && strcmp(argv[optind - 1], "-?") == 0))
 		{
@@ -295,25 +316,31 @@ build_all(const CombineOptions *options, const Plan *plan)
 	plan_for_each(plan, options->jobs, build_target, &combining);
 }
 
-/* What is not a target; the manifest is the last. */
+/* Makes a file of the result durable that is not a target. */
 static void
-sync_own_files(const CombineOptions *options)
+sync_own_file(const CombineOptions *options, const char *name)
 {
 	char		path[MAXPGPATH];
 
-	if (!options->sync)
+	if (!options->sync || options->syncfs)
 		return;
-	path_join(path, options->output, LABEL_NAME);
+	path_join(path, options->output, name);
 	output_sync_path(path, false);
+}
+
+static void
+make_directory(const CombineOptions *options, Plan *plan, const char *label)
+{
+	output_make_directories(plan);
+	build_all(options, plan);
+	output_write_text(options->output, LABEL_NAME, label, strlen(label));
+	sync_own_file(options, LABEL_NAME);
+	output_sync(options, plan, options->output);
 	if (options->manifest)
 	{
-		path_join(path, options->output, MANIFEST_NAME);
-		output_sync_path(path, false);
+		plan_sort_by_path(plan);
+		output_write_manifest(options, plan, options->output, MANIFEST_NAME, label, NULL);
 	}
-	output_sync_path(options->output, true);
-	strlcpy(path, options->output, sizeof(path));
-	get_parent_directory(path);
-	output_sync_path(path[0] == '\0' ? "." : path, true);
 }
 
 static void
@@ -322,20 +349,18 @@ make_result(const CombineOptions *options, Plan *plan)
 	char	   *label = label_of_result(plan->chain);
 	char		path[MAXPGPATH];
 
-	output_make_directories(options, plan);
+	output_create_root(options);
 	path_join(path, options->output, UNPACKED);
 	output_unpack(plan, path);
 	if (options->progress)
 		progress_begin("combine", plan->weight, plan->target_count);
-	build_all(options, plan);
-	output_write_text(options->output, LABEL_NAME, label, strlen(label));
-	output_sync(options, plan, options->output);
+	if (options->archives)
+		make_archives(options, plan, label);
+	else
+		make_directory(options, plan, label);
 	if (options->manifest)
-	{
-		plan_sort_by_path(plan);
-		output_write_manifest(options, plan, options->output, MANIFEST_NAME, label);
-	}
-	sync_own_files(options);
+		sync_own_file(options, MANIFEST_NAME);
+	target_sync_all();
 	progress_end();
 	target_keep();
 }
@@ -361,7 +386,7 @@ combine(const CombineOptions *options, Chain *chain)
 	for (int i = 0; i < chain->count; i++)
 		place_refuse(chain->backups[i].dir);
 	chain_read(chain);
-	plan = plan_create(chain, false);
+	plan = plan_create(chain, options->archives);
 	plan_sort_by_weight(plan);
 	output_check(options, plan);
 	if (options->dry_run && !output_must_unpack(chain))

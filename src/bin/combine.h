@@ -19,6 +19,7 @@ typedef enum CopyMethod
 typedef struct CombineOptions
 {
 	const char *output;			/* NULL: in place */
+	bool		archives;		/* is the result to be some? */
 	TablespaceMapping *mappings;
 	CopyMethod	method;
 	pg_checksum_type checksum_type; /* of the result's manifest */

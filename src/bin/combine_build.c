@@ -29,6 +29,7 @@ typedef struct Output
 {
 	const char *path;
 	int			fd;
+	Pack	   *pack;			/* written to instead, from beginning to end */
 	bool		summed;			/* is a checksum made of it? */
 	pg_checksum_context sum;
 } Output;
@@ -102,11 +103,19 @@ has_wanted_checksum(const Builder *builder, const Source *source)
  * Writing
  */
 
+/* size and modified: for an archive, which has them before the contents. */
 static void
-output_create(Output *output, const char *path)
+output_create(const Builder *builder, Output *output, const char *path, uint64 size,
+			  int64 modified)
 {
 	memset(output, 0, sizeof(*output));
 	output->path = path;
+	output->pack = builder->pack;
+	if (output->pack)
+	{
+		pack_file(output->pack, path, size, modified);
+		return;
+	}
 	output->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY, pg_file_create_mode);
 	if (output->fd < 0)
 		fatal("could not create file \"%s\": %m", path);
@@ -115,6 +124,11 @@ output_create(Output *output, const char *path)
 static void
 output_write(const Output *output, const char *bytes, size_t len, uint64 at)
 {
+	if (output->pack)
+	{
+		pack_write(output->pack, bytes, len);
+		return;
+	}
 	while (len > 0)
 	{
 		ssize_t		written;
@@ -137,6 +151,8 @@ output_write(const Output *output, const char *bytes, size_t len, uint64 at)
 static void
 output_close(const Builder *builder, Output *output)
 {
+	if (output->pack)
+		return;
 #if defined(HAVE_SYNC_FILE_RANGE)
 	/* What is written already is not waited for later. */
 	if (builder->options->sync)
@@ -241,7 +257,7 @@ copy_range(int from, const char *from_path, uint64 from_at, const Output *output
 static void
 copy_unread(const Builder *builder, const Reading *reading, const char *to)
 {
-	uint64		size = reading->opened.st.st_size;
+	const struct stat *st = &reading->opened.st;
 	Output		output;
 
 	if (builder->options->method == METHOD_LINK)
@@ -251,14 +267,15 @@ copy_unread(const Builder *builder, const Reading *reading, const char *to)
 	}
 	else
 	{
-		output_create(&output, to);
+		output_create(builder, &output, to, st->st_size, st->st_mtime);
 		if (builder->options->method == METHOD_CLONE)
 			clone_file(reading, &output);
 		else
-			copy_range(reading->opened.fd, reading->path, reading->opened.start, &output, 0, size);
+			copy_range(reading->opened.fd, reading->path, reading->opened.start, &output, 0,
+					   st->st_size);
 		output_close(builder, &output);
 	}
-	progress_add_bytes(size);
+	progress_add_bytes(st->st_size);
 }
 
 /* Notes what the manifest needs of the file that was read. */
@@ -307,7 +324,8 @@ copy_source(const Builder *builder, Target *target, const Source *source, const 
 	begin_reading(builder, target, source, &reading, path);
 	if (builder->options->method == METHOD_COPY)
 	{
-		output_create(&output, to);
+		output_create(builder, &output, to, reading.opened.st.st_size,
+					  reading.opened.st.st_mtime);
 		reading.to = &output;
 		read_whole(builder, &reading);
 		output_close(builder, &output);
@@ -407,8 +425,8 @@ write_blocks(const Builder *builder, Output *output, uint32 count, uint64 start,
 	}
 }
 
-/* Writes an increment's header.  Returns its length. */
-static uint64
+/* Writes an increment's header. */
+static void
 write_header(const Builder *builder, Output *output, uint32 count)
 {
 	size_t		len = incremental_header_len(count);
@@ -419,7 +437,6 @@ write_header(const Builder *builder, Output *output, uint32 count)
 	if (output->summed)
 		sum_add(&output->sum, header, len);
 	pg_free(header);
-	return len;
 }
 
 /* Makes a file of the blocks that the map has. */
@@ -427,25 +444,28 @@ static void
 build_of_blocks(const Builder *builder, Target *target, const char *to)
 {
 	BlockMap   *map = builder->map;
+	ManifestFile *made = &target->made;
 	uint32		count = map->length;
 	uint64		header_len = 0;
 	Output		output;
 
-	output_create(&output, to);
-	output.summed = wants_checksum(builder, target);
-	if (output.summed)
-		sum_begin(&output.sum, builder->options->checksum_type);
 	if (!target_is_whole(target))
 	{
 		count = map_list_blocks(map, builder->blocks);
-		header_len = write_header(builder, &output, count);
+		header_len = incremental_header_len(count);
 	}
-	write_blocks(builder, &output, count, header_len, ORIGIN_NONE);
-	target->made.size = header_len + (uint64) count * BLCKSZ;
-	target->made.modified = time(NULL);
-	target->made.checksum_type = builder->options->checksum_type;
+	made->size = header_len + (uint64) count * BLCKSZ;
+	made->modified = time(NULL);
+	made->checksum_type = builder->options->checksum_type;
+	output_create(builder, &output, to, made->size, made->modified);
+	output.summed = wants_checksum(builder, target);
 	if (output.summed)
-		target->made.checksum_len = sum_end(&output.sum, target->made.checksum);
+		sum_begin(&output.sum, builder->options->checksum_type);
+	if (header_len > 0)
+		write_header(builder, &output, count);
+	write_blocks(builder, &output, count, header_len, ORIGIN_NONE);
+	if (output.summed)
+		made->checksum_len = sum_end(&output.sum, made->checksum);
 	output_close(builder, &output);
 }
 

@@ -7,6 +7,7 @@
 
 #include "combine.h"
 #include "combine_blocks.h"
+#include "combine_pack.h"
 
 /* What takes a file's place is first there with this behind its name. */
 #define FRESH_SUFFIX	".tmp"
@@ -19,6 +20,7 @@ typedef struct Builder
 	char	   *buffer;
 	BlockNumber *blocks;		/* RELSEG_SIZE of them */
 	BlockMap   *map;
+	Pack	   *pack;			/* what files are put into, or NULL */
 } Builder;
 
 extern Builder *builder_create(const CombineOptions *options, const Chain *chain);

@@ -78,17 +78,17 @@ output_check(const CombineOptions *options, const Plan *plan)
 	check_empty(options->output);
 	for (const Directory *directory = plan->directories; directory; directory = directory->next)
 	{
-		if (is_tablespace(directory))
+		if (!options->archives && is_tablespace(directory))
 			check_empty(must_be_mapped(options, directory));
 	}
 }
 
 /*
- * Makes all directories of the result.  Where pg_wal was elsewhere, it now is
- * where it belongs.
+ * Makes the result's own directory.  From now on, what is in it is removed if the
+ * program fails.
  */
 void
-output_make_directories(const CombineOptions *options, const Plan *plan)
+output_create_root(const CombineOptions *options)
 {
 	TargetOptions target = {
 		.directory = options->output,
@@ -100,6 +100,15 @@ output_make_directories(const CombineOptions *options, const Plan *plan)
 	};
 
 	target_create(&target);
+}
+
+/*
+ * Makes all directories in it.  Where pg_wal was elsewhere, it now is where it
+ * belongs.
+ */
+void
+output_make_directories(const Plan *plan)
+{
 	for (const Directory *directory = plan->directories; directory; directory = directory->next)
 	{
 		if (is_tablespace(directory))
@@ -219,19 +228,18 @@ write_to_file(void *arg, const char *data, size_t len)
 }
 
 static void
-label_in_manifest(const CombineOptions *options, const char *label, ManifestFile *file)
+write_text_entry(const CombineOptions *options, ManifestWriter *writer, const char *path,
+				 const char *text)
 {
+	ManifestFile file = {.path = path,.size = strlen(text),.modified = time(NULL)};
 	pg_checksum_context sum;
 
-	memset(file, 0, sizeof(*file));
-	file->path = LABEL_NAME;
-	file->size = strlen(label);
-	file->modified = time(NULL);
-	file->checksum_type = options->checksum_type;
+	file.checksum_type = options->checksum_type;
 	if (pg_checksum_init(&sum, options->checksum_type) < 0 ||
-		pg_checksum_update(&sum, (const uint8 *) label, file->size) < 0)
-		fatal("could not make checksum of file \"%s\"", LABEL_NAME);
-	file->checksum_len = pg_checksum_final(&sum, file->checksum);
+		pg_checksum_update(&sum, (const uint8 *) text, file.size) < 0)
+		fatal("could not make checksum of file \"%s\"", path);
+	file.checksum_len = pg_checksum_final(&sum, file.checksum);
+	manifest_write_file(writer, &file);
 }
 
 /* What a manifest of the result says of itself, if the last backup has none. */
@@ -245,21 +253,22 @@ default_info(const Plan *plan)
 }
 
 /*
- * Writes the result's manifest.  label: backup_label's contents.
+ * Writes the result's manifest.  label and map: contents of backup_label and
+ * tablespace_map, NULL if there is none.
  */
 void
 output_write_manifest(const CombineOptions *options, const Plan *plan, const char *dir,
-					  const char *name, const char *label)
+					  const char *name, const char *label, const char *map)
 {
 	ManifestInfo info = plan->has_info ? plan->info : default_info(plan);
 	ManifestWriter writer;
-	ManifestFile label_file;
 	char		path[MAXPGPATH];
 	FILE	   *file = create_file(path, dir, name);
 
 	manifest_write_begin(&writer, write_to_file, file, &info);
-	label_in_manifest(options, label, &label_file);
-	manifest_write_file(&writer, &label_file);
+	write_text_entry(options, &writer, LABEL_NAME, label);
+	if (map)
+		write_text_entry(options, &writer, TABLESPACE_MAP_NAME, map);
 	for (size_t i = 0; i < plan->target_count; i++)
 	{
 		Target	   *target = plan->targets[i];

@@ -460,7 +460,8 @@ finish(const Place *place)
 	output_write_text(place->dir, NEW_LABEL, label, strlen(label));
 	publish(place, NEW_LABEL, LABEL_NAME);
 	plan_sort_by_path(place->plan);
-	output_write_manifest(place->options, place->plan, place->dir, NEW_MANIFEST, label);
+	output_write_manifest(place->options, place->plan, place->dir, NEW_MANIFEST, label,
+						  NULL);
 	publish(place, NEW_MANIFEST, MANIFEST_NAME);
 }
 
