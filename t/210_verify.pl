@@ -235,7 +235,7 @@ like((verify('--help'))[0], qr/^Usage:/m, 'help');
 bad('no backup', qr/no backup specified/);
 bad('two backups', qr/too many/, 'a', 'b');
 bad('no such backup', qr/could not open backup "nowhere"/, 'nowhere');
-bad('jobs', qr/number of jobs/, '-j', '0', $full{plain});
+bad('jobs', qr/-j\/--jobs must be in range/, '-j', '0', $full{plain});
 bad('progress and quiet', qr/neither/, '-P', '-q', $full{plain});
 bad('not a backup', qr/backup_manifest/, $place);
 

@@ -8,10 +8,13 @@
 #include <sys/stat.h>
 
 #include "commands.h"
+#include "fe_utils/option_utils.h"
 #include "getopt_long.h"
 #include "paths.h"
 #include "progress.h"
 #include "verify.h"
+
+#define MAX_JOBS	1024
 
 /* What changes after a backup was made, or is not in its manifest. */
 static const char *const always_ignored[] = {
@@ -125,9 +128,8 @@ set_option(VerifyOptions *options, int letter, char *value)
 			add_ignored(options, value);
 			break;
 		case 'j':
-			options->jobs = atoi(value);
-			if (options->jobs < 1 || options->jobs > 1024)
-				usage_error("number of jobs must be in range 1..1024");
+			if (!option_parse_int(value, "-j/--jobs", 1, MAX_JOBS, &options->jobs))
+				exit(1);
 			break;
 		case 'm':
 			options->manifest = value;
@@ -166,7 +168,8 @@ check_options(VerifyOptions *options, int nnames, char **names)
 	if (strlen(names[0]) >= MAXPGPATH)
 		usage_error("name of the backup is too long");
 	if (options->progress && (options->quiet || options->skip_checksums))
-		usage_error("option -P/--progress can be used neither with -q/--quiet nor with -s/--skip-checksums");
+		usage_error("option -P/--progress can be used neither with -q/--quiet nor with "
+					"-s/--skip-checksums");
 	canonicalize_path(names[0]);
 	options->backup = names[0];
 }
@@ -343,8 +346,8 @@ read_archived_manifest(Verify *verify, const ManifestHandler *handler)
 	TarResult	result;
 
 	if (strcmp(verify->options.backup, "-") == 0)
-		fatal_hint("The manifest comes last in a backup, which is read only once: use -m/--manifest-path.",
-				   "no manifest specified for standard input");
+		fatal_hint("The manifest comes last in it, and it can be read only once: use "
+				   "-m/--manifest-path.", "no manifest specified for standard input");
 	input = tar_input_open(verify->options.backup, "");
 	while ((result = tar_input_next(input, &member)) == TAR_MEMBER)
 	{
