@@ -7,6 +7,7 @@
 #include <signal.h>
 
 #include "backup.h"
+#include "backup_resume.h"
 #include "commands.h"
 #include "common/string.h"
 #include "fe_utils/option_utils.h"
@@ -46,6 +47,8 @@ help(void)
 		   "      --no-verify-checksums\n"
 		   "                          do not verify checksums\n"
 		   "  -P, --progress          show progress information\n"
+		   "      --resume            go on with a backup that was interrupted, and keep what\n"
+		   "                          is there if this one is\n"
 		   "      --sync-method=METHOD\n"
 		   "                          set method for syncing files to disk\n"
 		   "  -v, --verbose           output verbose messages\n"
@@ -103,6 +106,7 @@ enum
 	OPT_NO_VERIFY,
 	OPT_SYNC_METHOD,
 	OPT_LOG_JSON,
+	OPT_RESUME,
 };
 
 static const struct option long_options[] = {
@@ -125,6 +129,7 @@ static const struct option long_options[] = {
 	{"pgdata", required_argument, NULL, 'D'},
 	{"port", required_argument, NULL, 'p'},
 	{"progress", no_argument, NULL, 'P'},
+	{"resume", no_argument, NULL, OPT_RESUME},
 	{"sync-method", required_argument, NULL, OPT_SYNC_METHOD},
 	{"tablespace-mapping", required_argument, NULL, 'T'},
 	{"username", required_argument, NULL, 'U'},
@@ -244,6 +249,9 @@ backup_option(BackupOptions *options, int c)
 		case OPT_NO_VERIFY:
 			options->no_verify = true;
 			break;
+		case OPT_RESUME:
+			options->resume = true;
+			break;
 		case OPT_LOG_JSON:
 			report_as_json();
 			break;
@@ -292,12 +300,21 @@ take_backup(BackupOptions *options)
 	if (incremental)
 		plan_prior(&prior, options, &server);
 	options->target.group_access = server.group_access;
+	if (options->resume && resume_find(options))
+	{
+		resume_read(&server, options, incremental ? &prior : NULL);
+		report_info("going on with the backup that was interrupted");
+		options->target.go_on = true;
+	}
+	options->target.no_clean |= options->resume;
 	target_create(&options->target);
 	report_info("starting the backup, and waiting for a checkpoint to complete");
 	server_start(&server, options);
 	plan_files(&plan, &server);
 	if (incremental)
 		plan_increment(&plan, &server, options, &prior);
+	resume_plan(&plan, &server);
+	resume_begin(&server, options, incremental ? &prior : NULL);
 	if (options->progress)
 		progress_begin("backup", plan.bytes, plan.nfiles);
 	fetch_files(&plan, &server, options);

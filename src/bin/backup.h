@@ -6,10 +6,13 @@
  *		backup_server.c		starting and stopping, and what the server says
  *		backup_plan.c		which files, and how each of them is taken
  *		backup_fetch.c		the connections that fetch them
+ *		backup_resume.c		going on with an interrupted backup
  *		backup_finish.c		label, WAL and manifest
  */
 #ifndef PTRACK_BACKUP_H
 #define PTRACK_BACKUP_H
+
+#include <stdatomic.h>
 
 #include "access/xlogdefs.h"
 #include "connection.h"
@@ -35,6 +38,7 @@ typedef struct BackupOptions
 	bool		write_recovery;	/* -R */
 	bool		no_manifest;
 	bool		no_verify;		/* of pages' checksums */
+	bool		resume;			/* go on with what is there, and leave it there */
 	pg_checksum_type checksum;
 	int64		max_rate;		/* bytes a second; 0: no limit */
 } BackupOptions;
@@ -84,6 +88,14 @@ typedef struct FilePart
 	pg_crc32c	crc;			/* of that */
 } FilePart;
 
+/* What is there of it from a backup that was interrupted. */
+typedef enum ResumeMethod
+{
+	RESUME_NOT,					/* nothing */
+	RESUME_KEEP,				/* all, if it has the checksum that it had */
+	RESUME_PATCH,				/* the same, but for the blocks in its map */
+} ResumeMethod;
+
 typedef struct BackupFile
 {
 	char	   *path;			/* on the server */
@@ -95,10 +107,14 @@ typedef struct BackupFile
 	uint8	   *map;			/* bit b of byte n: block 8 * n + b changed */
 	uint32		map_len;
 	uint32		changed;		/* bits set in it */
+	ResumeMethod resume;
+	uint32		changed_since;	/* blocks, since the interrupted backup started */
+	char		expected[2 * PG_CHECKSUM_MAX_LENGTH + 1];	/* checksum of what is there */
 
 	/* What was written. */
 	FilePart   *parts;			/* of a large file; else NULL */
 	int			nparts;
+	atomic_int	parts_left;
 	uint64		written;
 	int			checksum_len;
 	uint8		checksum[PG_CHECKSUM_MAX_LENGTH];
@@ -125,6 +141,13 @@ extern void server_stop(BackupServer *server, bool wait_for_archive);
 extern void plan_prior(PriorBackup *prior, const BackupOptions *options,
 					   const BackupServer *server);
 extern void plan_files(BackupPlan *plan, const BackupServer *server);
+
+/* What to do with a row of a map. */
+typedef void (*plan_map_fn) (BackupFile *file, const char *map, int len);
+
+extern BackupFile *backup_find(const BackupPlan *plan, const char *path);
+extern void plan_maps(BackupPlan *plan, const BackupServer *server, XLogRecPtr since,
+					  const char *lineage, plan_map_fn note);
 extern void plan_increment(BackupPlan *plan, const BackupServer *server,
 						   const BackupOptions *options, const PriorBackup *prior);
 

@@ -15,6 +15,7 @@
 
 #include "backup.h"
 #include "backup_read.h"
+#include "backup_resume.h"
 #include "crc32c_combine.h"
 #include "incremental_file.h"
 #include "paths.h"
@@ -58,6 +59,8 @@ typedef struct Fetch
 /* A file that is being written. */
 typedef struct Writing
 {
+	BlockNumber *patch;			/* of a file that is patched: the numbers of the */
+	uint32		next_patch;		/* blocks that come; NULL: it is written anew */
 	BackupFile *file;			/* NULL: none */
 	FilePart   *part;			/* NULL: all of it */
 	char		path[MAXPGPATH];	/* in the backup */
@@ -94,6 +97,116 @@ limit_rate(int64 bytes, int64 max_rate)
 }
 
 /*
+ * What is on disk
+ */
+
+/*
+ * Reads what is in the backup of a file, for its checksum and length.
+ */
+static void
+read_back(BackupFile *file, const char *path, const BackupOptions *options)
+{
+	pg_checksum_context checksum;
+	char	   *buffer = pg_malloc(UNIT_BYTES);
+	int			fd = target_open(path, O_RDONLY);
+	ssize_t		got;
+
+	file->written = 0;
+	if (pg_checksum_init(&checksum, options->checksum) < 0)
+		fatal("could not initialize checksum of file \"%s\"", path);
+	while ((got = read(fd, buffer, UNIT_BYTES)) > 0)
+	{
+		if (pg_checksum_update(&checksum, (const uint8 *) buffer, got) < 0)
+			fatal("could not update checksum of file \"%s\"", path);
+		file->written += got;
+	}
+	if (got < 0)
+		fatal("could not read file \"%s\": %m", path);
+	target_close(fd, path);
+	file->checksum_len = pg_checksum_final(&checksum, file->checksum);
+	pg_free(buffer);
+}
+
+/* The name of a file in the backup. */
+static void
+path_in_backup(char *to, const BackupFile *file)
+{
+	if (file->method == TAKE_WHOLE)
+		strlcpy(to, file->path, MAXPGPATH);
+	else if (!path_to_incremental(to, MAXPGPATH, file->path))
+		fatal("path of file \"%s\" is too long", file->path);
+}
+
+static bool
+checksum_is(const BackupFile *file, const char *hex)
+{
+	for (int i = 0; i < file->checksum_len; i++)
+	{
+		char		digits[3];
+
+		snprintf(digits, sizeof(digits), "%02x", file->checksum[i]);
+		if (strncmp(hex + 2 * i, digits, 2) != 0)
+			return false;
+	}
+	return strlen(hex) == 2 * (size_t) file->checksum_len;
+}
+
+/* Is a file of an interrupted backup what it was?  If not, it is removed. */
+static bool
+is_as_expected(BackupFile *file, const BackupOptions *options)
+{
+	char		path[MAXPGPATH];
+	char		full[MAXPGPATH];
+	uint64		size = file->written;
+
+	path_in_backup(path, file);
+	target_path(full, path);
+	if (access(full, F_OK) == 0)
+	{
+		read_back(file, path, options);
+		if (file->written == size && checksum_is(file, file->expected))
+			return true;
+		if (unlink(full) != 0)
+			fatal("could not remove file \"%s\": %m", full);
+	}
+	file->resume = RESUME_NOT;
+	return false;
+}
+
+/*
+ * Puts the ranges of a file together.  If it shrank meanwhile, and then grew again,
+ * there is a hole.
+ */
+static void
+join_parts(BackupFile *file, const BackupOptions *options)
+{
+	pg_crc32c	crc = file->parts[0].crc;
+	bool		hole = false;
+
+	file->written = file->parts[0].got;
+	for (int i = 1; i < file->nparts; i++)
+	{
+		const FilePart *part = &file->parts[i];
+
+		if (part->got == 0)
+			continue;
+		hole |= file->written < part->start;
+		file->written = part->start + part->got;
+		crc = crc32c_combine(crc, part->crc, part->got);
+	}
+	file->gone &= file->written == 0;
+	if (options->checksum == CHECKSUM_TYPE_NONE || file->gone)
+		return;
+	if (hole || file->parts[0].got == 0)
+		read_back(file, file->path, options);
+	else
+	{
+		file->checksum_len = sizeof(crc);
+		memcpy(file->checksum, &crc, sizeof(crc));
+	}
+}
+
+/*
  * Writing
  */
 
@@ -102,6 +215,15 @@ begin_checksum(Writing *writing, pg_checksum_type type)
 {
 	if (pg_checksum_init(&writing->checksum, type) < 0)
 		fatal("could not initialize checksum of file \"%s\"", writing->path);
+}
+
+/* Blocks go to their places. */
+static void
+write_patch(Writing *writing, const char *bytes, size_t len)
+{
+	for (size_t at = 0; at < len; at += BLCKSZ)
+		target_write(writing->fd, writing->path, bytes + at, BLCKSZ,
+					 (uint64) writing->patch[writing->next_patch++] * BLCKSZ);
 }
 
 static void
@@ -141,36 +263,63 @@ begin_writing(Writing *writing, BackupFile *file, FilePart *part, const Fetch *f
 	memset(writing, 0, sizeof(*writing));
 	writing->file = file;
 	writing->part = part;
-	if (file->method == TAKE_WHOLE)
-		strlcpy(writing->path, file->path, sizeof(writing->path));
-	else if (!path_to_incremental(writing->path, sizeof(writing->path), file->path))
-		fatal("path of file \"%s\" is too long", file->path);
-	writing->fd = target_open(writing->path, O_WRONLY | O_CREAT | (part ? 0 : O_EXCL));
+	path_in_backup(writing->path, file);
+	writing->fd = target_open(writing->path, O_WRONLY | (file->resume ? 0 : O_CREAT) |
+							  (part || file->resume ? 0 : O_EXCL));
 	writing->position = writing->flushed = part ? part->start : 0;
 	begin_checksum(writing, fetch->options->checksum);
 }
 
 static void
-end_writing(Writing *writing)
+end_file(BackupFile *file)
+{
+	resume_note(file);
+	progress_add_file();
+}
+
+/* One range of a file is there, or known to be gone; the last one to be completes it. */
+static void
+end_part(BackupFile *file, const BackupOptions *options)
+{
+	if (atomic_fetch_sub(&file->parts_left, 1) > 1)
+		return;
+	join_parts(file, options);
+	if (!file->gone)
+		end_file(file);
+}
+
+static void
+end_writing(Writing *writing, const BackupOptions *options)
 {
 	BackupFile *file = writing->file;
+	uint8		checksum[PG_CHECKSUM_MAX_LENGTH];
+	int			len;
 
 	target_flush_early(writing->fd, writing->flushed, writing->position - writing->flushed);
 	target_close(writing->fd, writing->path);
-	file->checksum_len = pg_checksum_final(&writing->checksum, file->checksum);
-	if (file->checksum_len < 0)
+	writing->file = NULL;
+	len = pg_checksum_final(&writing->checksum, checksum);
+	if (len < 0)
 		fatal("could not finalize checksum of file \"%s\"", writing->path);
 	if (writing->part)
 	{
 		writing->part->got = writing->position - writing->part->start;
-		memcpy(&writing->part->crc, file->checksum, Min(file->checksum_len, (int) sizeof(pg_crc32c)));
+		memcpy(&writing->part->crc, checksum, Min(len, (int) sizeof(pg_crc32c)));
+		end_part(file, options);
+		return;
+	}
+	if (writing->patch)
+	{
+		pg_free(writing->patch);
+		read_back(file, writing->path, options);
 	}
 	else
 	{
 		file->written = writing->position;
-		progress_add_file();
+		file->checksum_len = len;
+		memcpy(file->checksum, checksum, len);
 	}
-	writing->file = NULL;
+	end_file(file);
 }
 
 /* A file of which nothing has changed. */
@@ -181,7 +330,7 @@ write_unchanged(BackupFile *file, const Fetch *fetch)
 
 	begin_writing(&writing, file, NULL, fetch);
 	write_header(&writing, (uint32) (file->size / BLCKSZ), 0, NULL);
-	end_writing(&writing);
+	end_writing(&writing, fetch->options);
 }
 
 /*
@@ -194,6 +343,39 @@ note_damaged(const BackupFile *file, const char *header)
 	report_warning("checksum verification failed in file \"%s\", block %u", file->path,
 				   copy_u32(header + 24));
 	atomic_fetch_add(&damaged_pages, 1);
+}
+
+/* The file is gone; so is, of a range, what this connection would have got. */
+static void
+take_gone(BackupFile *file, const Unit *unit, const BackupOptions *options)
+{
+	char		full[MAXPGPATH];
+
+	file->gone = true;
+	if (unit->part >= 0)
+		end_part(file, options);
+	else if (file->resume)
+	{
+		target_path(full, file->path);
+		if (unlink(full) != 0)
+			fatal("could not remove file \"%s\": %m", full);
+	}
+}
+
+/* The numbers of the blocks that follow, and how many the file has. */
+static void
+begin_blocks(Writing *writing, uint32 length, uint32 nblocks, const char *numbers)
+{
+	if (writing->file->resume == RESUME_NOT)
+	{
+		write_header(writing, length, nblocks, numbers);
+		return;
+	}
+	if (ftruncate(writing->fd, (off_t) length * BLCKSZ) != 0)
+		fatal("could not truncate file \"%s\": %m", writing->path);
+	writing->patch = pg_malloc(Max(nblocks, 1) * sizeof(BlockNumber));
+	for (uint32 i = 0; i < nblocks; i++)
+		writing->patch[i] = copy_u32(numbers + i * sizeof(BlockNumber));
 }
 
 /* One part, in the form that backup_read.h describes. */
@@ -218,7 +400,7 @@ receive_part(const Fetch *fetch, const Unit *unit, Writing *writing, const char 
 	}
 	if (flags & PART_GONE)
 	{
-		file->gone = true;
+		take_gone(file, unit, fetch->options);
 		return;
 	}
 	if (flags & PART_BEGIN)
@@ -234,16 +416,19 @@ receive_part(const Fetch *fetch, const Unit *unit, Writing *writing, const char 
 
 		if ((uint64) len != PART_HEADER_LEN + (uint64) nblocks * sizeof(BlockNumber))
 			fatal("unexpected data from the server: the list of a file's blocks has not its length");
-		write_header(writing, copy_u32(bytes + 28), nblocks, bytes + PART_HEADER_LEN);
+		begin_blocks(writing, copy_u32(bytes + 28), nblocks, bytes + PART_HEADER_LEN);
 	}
 	else
 	{
-		write_bytes(writing, bytes + PART_HEADER_LEN, len - PART_HEADER_LEN);
+		if (writing->patch)
+			write_patch(writing, bytes + PART_HEADER_LEN, len - PART_HEADER_LEN);
+		else
+			write_bytes(writing, bytes + PART_HEADER_LEN, len - PART_HEADER_LEN);
 		progress_add_bytes(len - PART_HEADER_LEN);
 		limit_rate(len, fetch->options->max_rate);
 	}
 	if (flags & PART_END)
-		end_writing(writing);
+		end_writing(writing, fetch->options);
 }
 
 static void
@@ -274,6 +459,13 @@ append_map(PQExpBuffer command, const BackupFile *file)
 	appendPQExpBufferChar(command, '\'');
 }
 
+/* Blocks from that one on are not in the map, and wanted. */
+static int64
+known_blocks(const BackupFile *file)
+{
+	return file->resume ? (int64) (file->written / BLCKSZ) : file->size / BLCKSZ;
+}
+
 static void
 append_blocks(PQExpBuffer command, const Unit *unit)
 {
@@ -287,7 +479,7 @@ append_blocks(PQExpBuffer command, const Unit *unit)
 	appendPQExpBufferStr(command, "]::bytea[], ARRAY[");
 	for (int i = 0; i < unit->nfiles; i++)
 		appendPQExpBuffer(command, "%s" INT64_FORMAT, i > 0 ? "," : "",
-						  unit->files[i]->size / BLCKSZ);
+						  known_blocks(unit->files[i]));
 	appendPQExpBufferStr(command, "]::bigint[]");
 }
 
@@ -296,7 +488,7 @@ static void
 build_command(PQExpBuffer command, PGconn *conn, const Fetch *fetch, const Unit *unit)
 {
 	const BackupServer *server = fetch->server;
-	bool		blocks = unit->method == TAKE_BLOCKS;
+	bool		blocks = unit->method == TAKE_BLOCKS || unit->files[0]->resume == RESUME_PATCH;
 
 	resetPQExpBuffer(command);
 	appendPQExpBuffer(command, "COPY (SELECT %s.%s(", server->schema,
@@ -329,6 +521,12 @@ fetch_unit(PGconn *conn, const Fetch *fetch, const Unit *unit, PQExpBuffer comma
 		write_unchanged(unit->files[i], fetch);
 	if (unit->method == TAKE_NOTHING)
 		return;
+	if (unit->files[0]->resume && is_as_expected(unit->files[0], fetch->options) &&
+		unit->files[0]->resume == RESUME_KEEP)
+	{
+		end_file(unit->files[0]);
+		return;
+	}
 	build_command(command, conn, fetch, unit);
 	copy_begin(&copy, conn, command->data);
 	while (copy_row(&copy))
@@ -387,6 +585,7 @@ add_ranges(Fetch *fetch, BackupFile **file)
 
 	(*file)->nparts = (int) ((size + RANGE_BYTES - 1) / RANGE_BYTES);
 	(*file)->parts = pg_malloc0((*file)->nparts * sizeof(FilePart));
+	atomic_init(&(*file)->parts_left, (*file)->nparts);
 	for (int i = 0; i < (*file)->nparts; i++)
 	{
 		FilePart   *part = &(*file)->parts[i];
@@ -450,6 +649,20 @@ unit_cmp(const void *a, const void *b)
 	return x > y ? -1 : x < y;
 }
 
+/* A file that is a unit by itself, or several. */
+static void
+add_alone(Fetch *fetch, BackupFile *file)
+{
+	/* It stands where nothing else is put. */
+	BackupFile **own = pg_malloc(sizeof(BackupFile *));
+
+	*own = file;
+	if (file->resume)
+		add_unit(fetch, own, 1, file->method, (uint64) file->changed_since * BLCKSZ + file->size / 4);
+	else
+		add_ranges(fetch, own);
+}
+
 static void
 make_units(Fetch *fetch, BackupPlan *plan)
 {
@@ -466,14 +679,8 @@ make_units(Fetch *fetch, BackupPlan *plan)
 			/* The last of all. */
 			if (file->method != method || strcmp(file->path, CONTROL_NAME) == 0)
 				continue;
-			if (method == TAKE_WHOLE && can_be_split(file, fetch->options))
-			{
-				/* Ranges refer to their file where nothing else is put. */
-				BackupFile **own = pg_malloc(sizeof(BackupFile *));
-
-				*own = file;
-				add_ranges(fetch, own);
-			}
+			if (file->resume || (method == TAKE_WHOLE && can_be_split(file, fetch->options)))
+				add_alone(fetch, file);
 			else
 				*next++ = file;
 		}
@@ -484,65 +691,8 @@ make_units(Fetch *fetch, BackupPlan *plan)
 }
 
 /*
- * Afterwards
+ * All of it
  */
-
-/* The checksum of what is in the backup. */
-static void
-read_back(BackupFile *file, const BackupOptions *options)
-{
-	Writing		writing = {.file = file};
-	char	   *buffer = pg_malloc(UNIT_BYTES);
-	ssize_t		got;
-
-	strlcpy(writing.path, file->path, sizeof(writing.path));
-	begin_checksum(&writing, options->checksum);
-	writing.fd = target_open(file->path, O_RDONLY);
-	while ((got = read(writing.fd, buffer, UNIT_BYTES)) > 0)
-	{
-		if (pg_checksum_update(&writing.checksum, (const uint8 *) buffer, got) < 0)
-			fatal("could not update checksum of file \"%s\"", file->path);
-	}
-	if (got < 0)
-		fatal("could not read file \"%s\": %m", file->path);
-	target_close(writing.fd, file->path);
-	file->checksum_len = pg_checksum_final(&writing.checksum, file->checksum);
-	pg_free(buffer);
-}
-
-/*
- * Puts the ranges of a file together.  If it shrank meanwhile, and then grew again,
- * there is a hole.
- */
-static void
-join_parts(BackupFile *file, const BackupOptions *options)
-{
-	pg_crc32c	crc = file->parts[0].crc;
-	bool		hole = false;
-
-	file->written = file->parts[0].got;
-	for (int i = 1; i < file->nparts; i++)
-	{
-		const FilePart *part = &file->parts[i];
-
-		if (part->got == 0)
-			continue;
-		hole |= file->written < part->start;
-		file->written = part->start + part->got;
-		crc = crc32c_combine(crc, part->crc, part->got);
-	}
-	file->gone &= file->written == 0;
-	progress_add_file();
-	if (options->checksum == CHECKSUM_TYPE_NONE || file->gone)
-		return;
-	if (hole || file->parts[0].got == 0)
-		read_back(file, options);
-	else
-	{
-		file->checksum_len = sizeof(crc);
-		memcpy(file->checksum, &crc, sizeof(crc));
-	}
-}
 
 /*
  * Fetches all files of the plan but pg_control.
@@ -554,11 +704,6 @@ fetch_files(BackupPlan *plan, const BackupServer *server, BackupOptions *options
 
 	make_units(&fetch, plan);
 	workers_run(options->jobs, fetch_units, &fetch);
-	for (int i = 0; i < plan->nfiles; i++)
-	{
-		if (plan->files[i].parts)
-			join_parts(&plan->files[i], options);
-	}
 	pg_free(fetch.units);
 	pg_free(fetch.order);
 }

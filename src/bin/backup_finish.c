@@ -15,6 +15,7 @@
 
 #include "access/xlog_internal.h"
 #include "backup.h"
+#include "backup_resume.h"
 #include "fe_utils/recovery_gen.h"
 #include "paths.h"
 #include "report.h"
@@ -357,6 +358,7 @@ finish_backup(BackupPlan *plan, BackupServer *server, BackupOptions *options,
 	write_lineage(plan, server, options, prior);
 	if (options->wal == WAL_FETCH)
 		fetch_wal(server, options);
+	resume_end();
 	if (!options->no_manifest)
 		write_manifest(plan, server, options);
 	if (options->write_recovery)

@@ -109,8 +109,11 @@ file_cmp(const void *a, const void *b)
 	return strcmp(((const BackupFile *) a)->path, ((const BackupFile *) b)->path);
 }
 
-static BackupFile *
-find_file(const BackupPlan *plan, const char *path)
+/*
+ * The file of that path; NULL if it is not in the plan.
+ */
+BackupFile *
+backup_find(const BackupPlan *plan, const char *path)
 {
 	BackupFile	key = {.path = unconstify(char *, path)};
 
@@ -277,45 +280,49 @@ note_prior_file(void *arg, const ManifestFile *file)
 	strlcpy(path, file->path, sizeof(path));
 	if (path_is_incremental(path) && !path_from_incremental(path, sizeof(path), file->path))
 		return;
-	found = find_file(arg, path);
+	found = backup_find(arg, path);
 	if (found)
 		found->in_prior = true;
 }
 
 /* Notes in which blocks a file has changed. */
 static void
-take_map(BackupPlan *plan, CopyReader *copy)
+take_map(BackupFile *file, const char *map, int len)
 {
-	char	   *path = field_text(copy);
-	BackupFile *file = find_file(plan, path);
-	int			len;
-	const char *map = copy_field(copy, &len);
-
-	/* A file that was made since is all in the WAL. */
-	if (file && map)
-	{
-		file->map = pg_malloc(Max(len, 1));
-		file->map_len = (uint32) len;
-		memcpy(file->map, map, len);
-		file->changed = (uint32) pg_popcount(map, len);
-	}
-	pg_free(path);
+	file->map = pg_malloc(Max(len, 1));
+	file->map_len = (uint32) len;
+	memcpy(file->map, map, len);
+	file->changed = (uint32) pg_popcount(map, len);
 }
 
-static void
-get_maps(BackupPlan *plan, const BackupServer *server, const PriorBackup *prior)
+/*
+ * Asks the server what changed since an LSN, in the history of that lineage if it
+ * is not empty.
+ */
+void
+plan_maps(BackupPlan *plan, const BackupServer *server, XLogRecPtr since,
+		  const char *lineage, plan_map_fn note)
 {
 	CopyReader	copy;
 	char		command[512];
-	bool		known = prior->lineage[0] != '\0';
+	bool		known = lineage[0] != '\0';
 
 	snprintf(command, sizeof(command),
 			 "COPY (SELECT path, pagemap FROM %s.ptrack_get_pagemapset('%X/%X'%s%s%s)) TO STDOUT (FORMAT binary)",
-			 server->schema, LSN_FORMAT_ARGS(prior->start),
-			 known ? ", '" : "", prior->lineage, known ? "'" : "");
+			 server->schema, LSN_FORMAT_ARGS(since), known ? ", '" : "", lineage, known ? "'" : "");
 	copy_begin(&copy, server->conn, command);
 	while (copy_row(&copy))
-		take_map(plan, &copy);
+	{
+		char	   *path = field_text(&copy);
+		BackupFile *file = backup_find(plan, path);
+		int			len;
+		const char *map = copy_field(&copy, &len);
+
+		/* A file that was made since it was listed is all in the WAL. */
+		if (file && map)
+			note(file, map, len);
+		pg_free(path);
+	}
 }
 
 static void
@@ -347,7 +354,7 @@ plan_increment(BackupPlan *plan, const BackupServer *server, const BackupOptions
 	if (prior->lineage[0] == '\0')
 		check_timeline(prior, server);
 	manifest_read(options->prior_manifest, &handler, &info);
-	get_maps(plan, server, prior);
+	plan_maps(plan, server, prior->start, prior->lineage, take_map);
 	plan->bytes = 0;
 	for (int i = 0; i < plan->nfiles; i++)
 	{

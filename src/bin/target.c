@@ -130,7 +130,8 @@ take_root(const char *path)
 		case -1:
 			fatal("could not access directory \"%s\": %m", path);
 		default:
-			fatal("directory \"%s\" exists but is not empty", path);
+			if (!options.go_on)
+				fatal("directory \"%s\" exists but is not empty", path);
 	}
 	root->next = roots;
 	roots = root;
@@ -165,14 +166,14 @@ target_keep(void)
  */
 
 /*
- * The path of a file of the backup, in MAXPGPATH bytes.
+ * The path of a file of the backup, in MAXPGPATH bytes; that of the backup for "".
  */
 void
 target_path(char *to, const char *path)
 {
-	if (!path_is_safe(path))
+	if (path[0] != '\0' && !path_is_safe(path))
 		fatal("file name \"%s\" leads outside of the backup", path);
-	if (snprintf(to, MAXPGPATH, "%s/%s", options.directory, path) >= MAXPGPATH)
+	if (snprintf(to, MAXPGPATH, "%s%s%s", options.directory, path[0] ? "/" : "", path) >= MAXPGPATH)
 		fatal("path of file \"%s\" is too long", path);
 }
 
@@ -189,6 +190,18 @@ target_make_directory(const char *path)
 		fatal("could not create directory \"%s\": %m", full);
 }
 
+static bool
+links_to(const char *link, const char *target)
+{
+	char		found[MAXPGPATH];
+	ssize_t		len = readlink(link, found, sizeof(found) - 1);
+
+	if (len < 0)
+		return false;
+	found[len] = '\0';
+	return strcmp(found, target) == 0;
+}
+
 /*
  * Makes a tablespace, of which the name in pg_tblspc and the location on the
  * server are given.
@@ -203,6 +216,8 @@ target_make_tablespace(const char *path, const char *location)
 		fatal("location \"%s\" of tablespace \"%s\" is not an absolute path", here, path);
 	take_root(here);
 	target_path(full, path);
+	if (options.go_on && links_to(full, here))
+		return;
 	if (symlink(here, full) != 0)
 		fatal("could not create symbolic link \"%s\": %m", full);
 }

@@ -25,6 +25,7 @@ typedef struct TargetOptions
 	bool		no_clean;
 	bool		no_sync;
 	bool		sync_file_systems;	/* --sync-method=syncfs */
+	bool		go_on;			/* with what is there */
 } TargetOptions;
 
 extern void tablespace_mapping_add(TablespaceMapping **mappings, const char *argument);

@@ -1,0 +1,354 @@
+/*
+ * backup_resume.c
+ *		Going on with a backup that was interrupted.
+ *
+ * While files are fetched, a journal in the backup's directory tells which of them
+ * were completely written, and where the backup started.  Going on makes a new
+ * backup, with a start of its own, and asks the server what changed since the
+ * journal's: a file that did not change is kept, of one that did the blocks are
+ * fetched that changed, and everything else is fetched anew.  What is kept must
+ * still have the checksum that the journal gives; so it does not matter what a crash
+ * of this machine left of files, or of the journal.
+ *
+ * The journal, a line each:
+ *
+ *		pg_ptrack journal 1
+ *		SYSTEM-IDENTIFIER CHECKSUM-ALGORITHM START-LSN START-LINEAGE PRIOR-LSN PRIOR-TLI
+ *		METHOD SIZE CHECKSUM PATH			for each file; the last one counts
+ *
+ * The start stays that of the first attempt: what is right since then is right
+ * since later, too.
+ */
+#include "postgres_fe.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "backup_resume.h"
+#include "paths.h"
+#include "port/pg_bitutils.h"
+#include "report.h"
+
+#define JOURNAL_TITLE	"pg_ptrack journal 1\n"
+
+/* A file that was completely written. */
+typedef struct Completed
+{
+	char	   *path;
+	TakeMethod	method;
+	uint64		size;
+	char		checksum[2 * PG_CHECKSUM_MAX_LENGTH + 1];
+	int			number;			/* in the journal */
+} Completed;
+
+static char *start_line;		/* the second line; NULL: nothing to go on with */
+static XLogRecPtr start;
+static char lineage[37];
+static Completed *completed;
+static int	ncompleted;
+static int	room;
+
+static FILE *journal;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/*
+ * Writing
+ */
+
+static char *
+describe(const BackupServer *server, const BackupOptions *options, const PriorBackup *prior,
+		 XLogRecPtr since, const char *since_lineage)
+{
+	return psprintf(UINT64_FORMAT " %s %X/%X %s %X/%X %u\n", server->system_identifier,
+					pg_checksum_type_name(options->checksum), LSN_FORMAT_ARGS(since),
+					since_lineage, LSN_FORMAT_ARGS(prior ? prior->start : InvalidXLogRecPtr),
+					prior ? prior->tli : 0);
+}
+
+/*
+ * Begins a journal, or goes on with the one that was read.  Without a lineage, or
+ * checksums, there is nothing that one could go on with.
+ */
+void
+resume_begin(const BackupServer *server, const BackupOptions *options, const PriorBackup *prior)
+{
+	char		path[MAXPGPATH];
+
+	if (server->lineage == NULL || options->checksum == CHECKSUM_TYPE_NONE)
+		return;
+	target_path(path, JOURNAL_NAME);
+	journal = fopen(path, start_line ? "a" : "w");
+	if (journal == NULL)
+		fatal("could not open file \"%s\": %m", path);
+	if (start_line == NULL)
+	{
+		char	   *line = describe(server, options, prior, server->start, server->lineage);
+
+		fprintf(journal, "%s%s", JOURNAL_TITLE, line);
+		pg_free(line);
+	}
+	if (fflush(journal) != 0)
+		fatal("could not write to file \"%s\": %m", path);
+}
+
+/*
+ * A file was completely written.  Any worker says so.
+ */
+void
+resume_note(const BackupFile *file)
+{
+	if (journal == NULL || file->checksum_len == 0)
+		return;
+	pthread_mutex_lock(&lock);
+	fprintf(journal, "%d " UINT64_FORMAT " ", (int) file->method, file->written);
+	for (int i = 0; i < file->checksum_len; i++)
+		fprintf(journal, "%02x", file->checksum[i]);
+	fprintf(journal, " %s\n", file->path);
+	(void) fflush(journal);
+	pthread_mutex_unlock(&lock);
+}
+
+/*
+ * The backup is complete but for its manifest: there is nothing more to go on with.
+ */
+void
+resume_end(void)
+{
+	char		path[MAXPGPATH];
+
+	if (journal == NULL)
+		return;
+	fclose(journal);
+	journal = NULL;
+	target_path(path, JOURNAL_NAME);
+	if (unlink(path) != 0)
+		fatal("could not remove file \"%s\": %m", path);
+}
+
+/*
+ * Reading
+ */
+
+/* One line of the journal, of which the last may be cut.  False if it is none. */
+static bool
+take_line(char *line)
+{
+	Completed  *file;
+	int			method;
+	int			at = -1;
+	unsigned long long size;
+	size_t		len = strlen(line);
+
+	if (len == 0 || line[len - 1] != '\n')
+		return false;
+	line[len - 1] = '\0';
+	if (ncompleted == room)
+	{
+		room = Max(1024, room * 2);
+		completed = pg_realloc(completed, room * sizeof(Completed));
+	}
+	file = &completed[ncompleted];
+	if (sscanf(line, "%d %llu %128[0-9a-f] %n", &method, &size, file->checksum, &at) != 3 ||
+		at < 0 || method < TAKE_WHOLE || method > TAKE_NOTHING || !path_is_safe(line + at))
+		return false;
+	file->method = (TakeMethod) method;
+	file->size = size;
+	file->path = pg_strdup(line + at);
+	file->number = ncompleted++;
+	return true;
+}
+
+static int
+completed_cmp(const void *a, const void *b)
+{
+	const Completed *x = a;
+	const Completed *y = b;
+	int			cmp = strcmp(x->path, y->path);
+
+	return cmp != 0 ? cmp : x->number - y->number;
+}
+
+/*
+ * Is there a backup in that directory that was interrupted?
+ */
+bool
+resume_find(const BackupOptions *options)
+{
+	char		path[MAXPGPATH];
+
+	snprintf(path, sizeof(path), "%s/%s", options->target.directory, JOURNAL_NAME);
+	return access(path, F_OK) == 0;
+}
+
+/* The journal must be of a backup as this one is to be. */
+static void
+check_start_line(const BackupServer *server, const BackupOptions *options,
+				 const PriorBackup *prior, const char *path)
+{
+	uint32		high;
+	uint32		low;
+	char	   *expected;
+
+	if (sscanf(start_line, "%*u %*s %X/%X %36[0-9a-f-]", &high, &low, lineage) != 3)
+		fatal("\"%s\" is not a journal of this program", path);
+	start = (uint64) high << 32 | low;
+	expected = describe(server, options, prior, start, lineage);
+	if (strcmp(start_line, expected) != 0)
+		fatal_hint("Remove the directory, or run the command that was interrupted.",
+				   "the backup in \"%s\" is of another server, relative to another backup, or has other checksums",
+				   options->target.directory);
+	pg_free(expected);
+}
+
+/*
+ * Reads the journal.  Gives up if the backup is not the one that is to be made.
+ */
+void
+resume_read(const BackupServer *server, const BackupOptions *options, const PriorBackup *prior)
+{
+	char		path[MAXPGPATH];
+	char		line[MAXPGPATH + 256];
+	FILE	   *file;
+
+	snprintf(path, sizeof(path), "%s/%s", options->target.directory, JOURNAL_NAME);
+	file = fopen(path, "r");
+	if (file == NULL)
+		fatal("could not open file \"%s\": %m", path);
+	if (fgets(line, sizeof(line), file) == NULL || strcmp(line, JOURNAL_TITLE) != 0 ||
+		fgets(line, sizeof(line), file) == NULL)
+		fatal("\"%s\" is not a journal of this program", path);
+	start_line = pg_strdup(line);
+	check_start_line(server, options, prior, path);
+	while (fgets(line, sizeof(line), file) != NULL && take_line(line))
+		 /* the next one */ ;
+	if (ferror(file))
+		fatal("could not read file \"%s\": %m", path);
+	fclose(file);
+	if (ncompleted > 0)
+		qsort(completed, ncompleted, sizeof(Completed), completed_cmp);
+}
+
+/*
+ * Planning
+ */
+
+static void
+plan_file(BackupPlan *plan, const Completed *done)
+{
+	BackupFile *file = backup_find(plan, done->path);
+	ForkNumber	fork;
+	unsigned	segment;
+
+	/* WAL tells of other files nothing that could be asked for. */
+	if (file == NULL || file->method != done->method || file->method == TAKE_NOTHING ||
+		!path_is_relation(file->path, &fork, &segment) || fork == FSM_FORKNUM)
+		return;
+	if (file->method == TAKE_BLOCKS)
+		file->resume = file->changed_since == 0 ? RESUME_KEEP : RESUME_NOT;
+	else if (file->changed_since == 0 && done->size == (uint64) file->size)
+		file->resume = RESUME_KEEP;
+	else if (done->size % BLCKSZ == 0 && file->size % BLCKSZ == 0)
+		file->resume = RESUME_PATCH;
+	file->written = done->size;
+	strlcpy(file->expected, done->checksum, sizeof(file->expected));
+}
+
+/* A row of the map since the journal's start. */
+static void
+note_change(BackupFile *file, const char *map, int len)
+{
+	file->changed_since = (uint32) pg_popcount(map, len);
+
+	/* Of a file that is whole here, these are the blocks that it lacks. */
+	if (file->method == TAKE_WHOLE)
+	{
+		file->map = pg_malloc(Max(len, 1));
+		file->map_len = (uint32) len;
+		memcpy(file->map, map, len);
+	}
+}
+
+static bool
+is_kept(const BackupPlan *plan, const char *path)
+{
+	char		name[MAXPGPATH];
+	const BackupFile *file;
+	bool		incremental = path_is_incremental(path);
+
+	if (strcmp(path, JOURNAL_NAME) == 0)
+		return true;
+	strlcpy(name, path, sizeof(name));
+	if (incremental && !path_from_incremental(name, sizeof(name), path))
+		return false;
+	file = backup_find(plan, name);
+	return file && file->resume != RESUME_NOT && incremental == (file->method != TAKE_WHOLE);
+}
+
+static bool
+is_directory(const BackupPlan *plan, const char *path)
+{
+	for (int i = 0; i < plan->ndirectories; i++)
+	{
+		if (strcmp(plan->directories[i], path) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Removes what is not kept of a directory, and what is below it. */
+static void
+sweep(const BackupPlan *plan, const char *path)
+{
+	char		full[MAXPGPATH];
+	DIR		   *dir;
+	struct dirent *de;
+
+	target_path(full, path);
+	dir = opendir(full);
+	if (dir == NULL)
+		fatal("could not open directory \"%s\": %m", full);
+	while (errno = 0, (de = readdir(dir)) != NULL)
+	{
+		char		below[MAXPGPATH];
+		struct stat st;
+
+		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0)
+			continue;
+		snprintf(below, sizeof(below), "%s%s%s", path, path[0] ? "/" : "", de->d_name);
+		target_path(full, below);
+		if (stat(full, &st) != 0)
+			fatal("could not stat file \"%s\": %m", full);
+		if (S_ISDIR(st.st_mode))
+		{
+			sweep(plan, below);
+			if (!is_directory(plan, below) && rmdir(full) != 0)
+				fatal("could not remove directory \"%s\": %m", full);
+		}
+		else if (!is_kept(plan, below) && unlink(full) != 0)
+			fatal("could not remove file \"%s\": %m", full);
+	}
+	if (errno != 0)
+		fatal("could not read directory \"%s\": %m", full);
+	closedir(dir);
+}
+
+/*
+ * Decides what is kept of the interrupted backup, after it was decided how files
+ * are taken, and removes everything else.
+ */
+void
+resume_plan(BackupPlan *plan, const BackupServer *server)
+{
+	if (start_line == NULL)
+		return;
+	plan_maps(plan, server, start, lineage, note_change);
+	for (int i = 0; i < ncompleted; i++)
+	{
+		if (i + 1 == ncompleted || strcmp(completed[i].path, completed[i + 1].path) != 0)
+			plan_file(plan, &completed[i]);
+	}
+	sweep(plan, "");
+}
