@@ -14,7 +14,8 @@ use Test::More;
 
 need_core_increments();
 
-my $node = chain_node('node');
+# Files may be read by the group.
+my $node = chain_node('node', '-g');
 
 $node->safe_psql('postgres', <<'EOS');
 CREATE EXTENSION IF NOT EXISTS plpgsql;
@@ -50,6 +51,7 @@ my @increments = @chain[ 1 .. $#chain ];
 my $core = core_combine(@chain);
 my $ours = combine_ok('all at once', [], @chain);
 same_trees($ours, $core, 'all at once');
+is_deeply(modes($ours), modes($core), 'modes are the same');
 unlike(slurp_file("$ours/backup_label"), qr/INCREMENTAL/, 'the result is a full backup');
 same_trees(combine_ok('in threads', [ '-j', 4, '-P' ], @chain), $core, 'in threads');
 for my $method ('--link', '--copy-file-range')

@@ -126,6 +126,23 @@ is(differs($dir), '', 'which does nothing');
 command_fails_like([ 'pg_ptrack', 'combine', '--in-place', $dir, $increments[0] ],
 	qr/is not relative to/, 'one of them cannot be applied again');
 
+# Interrupted
+$dir = copy_dir($full);
+$late_dir = new_dir();
+ok(!in_place($dir, $late_dir, INTERRUPT_AT => int($calls / 2)), 'interrupted');
+ok(is_no_backup($dir), 'it is no backup then');
+ok(in_place($dir, $late_dir), 'and completed');
+is(differs($dir), '', 'to the right result');
+for my $at (1, 300, 900)
+{
+	my $out = new_dir();
+	my @mapped = mapped($increments[-1]);
+
+	local %ENV = (%ENV, LD_PRELOAD => $killer, INTERRUPT_AT => $at);
+	ok(!run_log([ 'pg_ptrack', 'combine', '-j', 2, '-o', $out, @mapped, @chain ]), "interrupted at call $at");
+	ok(!-e $out && !(grep { /=(.*)/ && -e $1 } @mapped), 'nothing is left');
+}
+
 # Refused before anything is changed
 $dir = copy_dir($full);
 my $before = list_tree($dir);

@@ -9,7 +9,7 @@
 #include "storage/block.h"
 
 /* So many of a file's sources are open at a time. */
-#define MAX_OPEN_SOURCES	8
+#define MAX_OPEN_SOURCES	16
 
 /* BlockOrigin's source; the sources follow, the newest first. */
 #define ORIGIN_NONE		0		/* the result does not have the block */

@@ -10,7 +10,7 @@
 #include "combine_pack.h"
 
 /* What takes a file's place is first there with this behind its name. */
-#define FRESH_SUFFIX	".tmp"
+#define FRESH_SUFFIX	".ptrack_combine"
 
 /* Of one thread. */
 typedef struct Builder

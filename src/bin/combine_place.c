@@ -282,8 +282,8 @@ begin(const Place *place, const char *journal)
 	sync_in(place, ".", true);
 	put_aside(place, LABEL_NAME, OLD_LABEL);
 	put_aside(place, CONTROL_NAME, OLD_CONTROL);
-	sync_in(place, "global", true);
 	sync_in(place, ".", true);
+	sync_in(place, "global", true);
 }
 
 /*
@@ -482,6 +482,18 @@ tidy(const Place *place)
 	unfinished = false;
 }
 
+/* No backup has files that are called as ours are. */
+static void
+check_names(const Plan *plan)
+{
+	for (size_t i = 0; i < plan->target_count; i++)
+	{
+		if (strncmp(plan->targets[i]->path, OWN_PREFIX, strlen(OWN_PREFIX)) == 0)
+			fatal("backup \"%s\" has a file \"%s\"", chain_last(plan->chain)->dir,
+				  plan->targets[i]->path);
+	}
+}
+
 static void
 make_plan(Place *place)
 {
@@ -497,6 +509,7 @@ make_plan(Place *place)
 	if (plan_find(place->plan, CONTROL_NAME) == NULL)
 		fatal("file \"%s\" is missing in backup \"%s\"", CONTROL_NAME,
 			  chain_last(place->chain)->dir);
+	check_names(place->plan);
 	plan_sort_by_weight(place->plan);
 	place->builders = pg_malloc0(jobs * sizeof(Builder *));
 	for (int i = 0; i < jobs; i++)

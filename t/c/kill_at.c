@@ -5,7 +5,8 @@
  *
  * KILL_AT says at which one: 1 is the first.  The call is not made then; but a
  * write is, in half.  Without that, the number of calls is written to the file
- * that KILL_COUNT names, when the program ends.
+ * that KILL_COUNT names, when the program ends.  With INTERRUPT_AT, the program is
+ * interrupted instead of killed, and may go on.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -24,8 +25,12 @@ static int
 is_chosen(void)
 {
 	const char *at = getenv("KILL_AT");
+	const char *interrupt_at = getenv("INTERRUPT_AT");
+	long		call = atomic_fetch_add(&calls, 1) + 1;
 
-	return atomic_fetch_add(&calls, 1) + 1 == (at ? atol(at) : 0);
+	if (call == (interrupt_at ? atol(interrupt_at) : 0))
+		kill(getpid(), SIGINT);
+	return call == (at ? atol(at) : 0);
 }
 
 static void

@@ -14,7 +14,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(need_core_increments chain_node make_chain tablespace_dirs new_dir copy_dir
-  core_combine mapped combine_ok combine_fails list_tree same_trees verifies
+  core_combine mapped combine_ok combine_fails list_tree modes same_trees verifies
   spew write_manifest drop_manifest);
 
 my ($major) = `pg_config --version` =~ /(\d+)/;
@@ -168,6 +168,15 @@ sub list_tree
 			$tree{$path} = -d $File::Find::name ? undef : slurp_file($File::Find::name);
 		} }, $dir);
 	return \%tree;
+}
+
+# The permissions of all that.
+sub modes
+{
+	my ($dir) = @_;
+	my $tree = list_tree($dir);
+
+	return { map { ($_ => sprintf '%04o', (stat $dir . $_)[2] & 07777) } keys %$tree };
 }
 
 # Two backups must have the same files with the same contents, and each must be
