@@ -7,6 +7,7 @@
 #include <signal.h>
 
 #include "backup.h"
+#include "backup_archives.h"
 #include "backup_resume.h"
 #include "commands.h"
 #include "common/string.h"
@@ -23,6 +24,7 @@ help(void)
 		   "Usage:\n  pg_ptrack backup [OPTION]...\n\n"
 		   "Options controlling the output:\n"
 		   "  -D, --pgdata=DIRECTORY  receive base backup into directory\n"
+		   "  -F, --format=p|t        output format (plain (default), tar)\n"
 		   "  -i, --incremental=OLDMANIFEST\n"
 		   "                          take only what has changed since that backup\n"
 		   "  -r, --max-rate=RATE     maximum transfer rate to transfer data directory\n"
@@ -33,6 +35,9 @@ help(void)
 		   "                          relocate tablespace in OLDDIR to NEWDIR\n"
 		   "  -X, --wal-method=none|fetch\n"
 		   "                          include required WAL files with specified method\n"
+		   "  -z, --gzip              compress tar output\n"
+		   "  -Z, --compress=METHOD[:DETAIL]\n"
+		   "                          compress tar output with gzip, lz4 or zstd\n"
 		   "\nGeneral options:\n"
 		   "  -c, --checkpoint=fast|spread\n"
 		   "                          set fast or spread (default) checkpointing\n"
@@ -99,6 +104,41 @@ take_sync_method(const char *text, TargetOptions *target)
 		fatal("unrecognized sync method: %s", text);
 }
 
+/* METHOD[:DETAIL] */
+static void
+take_compression(const char *text, pg_compress_specification *compression)
+{
+	char	   *method = pg_strdup(text);
+	char	   *detail = strchr(method, ':');
+	char	   *problem;
+
+	if (detail)
+		*detail++ = '\0';
+	if (!parse_compress_algorithm(method, &compression->algorithm))
+		fatal("unrecognized compression algorithm: \"%s\"", method);
+	parse_compress_specification(compression->algorithm, detail, compression);
+	problem = validate_compress_specification(compression);
+	if (problem)
+		fatal("invalid compression specification: %s", problem);
+	pg_free(method);
+}
+
+/* What does not go together. */
+static void
+check_options(const BackupOptions *options)
+{
+	if (backup_to_stdout(options) && !options->as_archives)
+		fatal("only tar mode can write to standard output");
+	if (options->compression.algorithm != PG_COMPRESSION_NONE && !options->as_archives)
+		fatal("only tar mode backups can be compressed");
+	if (options->as_archives && options->resume)
+		fatal("a backup in tar format cannot be resumed");
+	if (options->as_archives && options->write_recovery)
+		fatal("cannot write recovery settings to a backup in tar format");
+	if (options->as_archives && options->target.mappings)
+		fatal("tablespaces cannot be relocated in a backup in tar format");
+}
+
 enum
 {
 	OPT_CHECKSUMS = 1000,
@@ -112,6 +152,9 @@ enum
 static const struct option long_options[] = {
 	{"checkpoint", required_argument, NULL, 'c'},
 	{"dbname", required_argument, NULL, 'd'},
+	{"compress", required_argument, NULL, 'Z'},
+	{"format", required_argument, NULL, 'F'},
+	{"gzip", no_argument, NULL, 'z'},
 	{"help", no_argument, NULL, '?'},
 	{"host", required_argument, NULL, 'h'},
 	{"incremental", required_argument, NULL, 'i'},
@@ -211,8 +254,20 @@ backup_option(BackupOptions *options, int c)
 				fatal("invalid checkpoint argument \"%s\", must be \"fast\" or \"spread\"", optarg);
 			options->fast_checkpoint = pg_strcasecmp(optarg, "fast") == 0;
 			break;
+		case 'F':
+			if (strcmp(optarg, "p") != 0 && strcmp(optarg, "plain") != 0 &&
+				strcmp(optarg, "t") != 0 && strcmp(optarg, "tar") != 0)
+				fatal("invalid output format \"%s\", must be \"plain\" or \"tar\"", optarg);
+			options->as_archives = optarg[0] == 't';
+			break;
 		case 'i':
 			options->prior_manifest = optarg;
+			break;
+		case 'z':
+			take_compression("gzip", &options->compression);
+			break;
+		case 'Z':
+			take_compression(optarg, &options->compression);
 			break;
 		case 'j':
 			if (!option_parse_int(optarg, "-j/--jobs", 1, 64, &options->jobs))
@@ -265,7 +320,7 @@ parse_options(BackupOptions *options, int argc, char **argv)
 {
 	int			c;
 
-	while ((c = getopt_long(argc, argv, "c:d:D:h:i:j:l:nNp:Pr:RT:U:vwWX:", long_options, NULL)) != -1)
+	while ((c = getopt_long(argc, argv, "c:d:D:F:h:i:j:l:nNp:Pr:RT:U:vwWX:zZ:", long_options, NULL)) != -1)
 	{
 		if (!connection_option(&options->connection, c) && !target_option(&options->target, c))
 			backup_option(options, c);
@@ -307,14 +362,18 @@ take_backup(BackupOptions *options)
 		options->target.go_on = true;
 	}
 	options->target.no_clean |= options->resume;
-	target_create(&options->target);
+	if (!backup_to_stdout(options))
+		target_create(&options->target);
+	if (options->as_archives)
+		archives_create(options);
 	report_info("starting the backup, and waiting for a checkpoint to complete");
 	server_start(&server, options);
-	plan_files(&plan, &server);
+	plan_files(&plan, &server, options);
 	if (incremental)
 		plan_increment(&plan, &server, options, &prior);
 	resume_plan(&plan, &server);
-	resume_begin(&server, options, incremental ? &prior : NULL);
+	if (!options->as_archives)
+		resume_begin(&server, options, incremental ? &prior : NULL);
 	if (options->progress)
 		progress_begin("backup", plan.bytes, plan.nfiles);
 	fetch_files(&plan, &server, options);
@@ -342,6 +401,7 @@ backup_main(int argc, char **argv)
 		return 0;
 	}
 	parse_options(&options, argc, argv);
+	check_options(&options);
 	pqsignal(SIGINT, on_interrupt);
 	pqsignal(SIGTERM, on_interrupt);
 	pqsignal(SIGPIPE, SIG_IGN);

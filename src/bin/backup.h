@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 
 #include "access/xlogdefs.h"
+#include "common/compression.h"
 #include "connection.h"
 #include "manifest.h"
 #include "target.h"
@@ -36,12 +37,24 @@ typedef struct BackupOptions
 	bool		fast_checkpoint;
 	bool		progress;
 	bool		write_recovery;	/* -R */
+	bool		as_archives;	/* -F tar */
+	pg_compress_specification compression;
 	bool		no_manifest;
 	bool		no_verify;		/* of pages' checksums */
 	bool		resume;			/* go on with what is there, and leave it there */
 	pg_checksum_type checksum;
 	int64		max_rate;		/* bytes a second; 0: no limit */
 } BackupOptions;
+
+/* To standard output goes one archive of everything. */
+static inline bool
+backup_to_stdout(const BackupOptions *options)
+{
+	return strcmp(options->target.directory, "-") == 0;
+}
+
+/* A file that is being written to an archive. */
+typedef struct ArchiveFile ArchiveFile;
 
 /* What is known of the server, and of its backup that is being made. */
 typedef struct BackupServer
@@ -140,7 +153,8 @@ extern void server_stop(BackupServer *server, bool wait_for_archive);
 /* backup_plan.c */
 extern void plan_prior(PriorBackup *prior, const BackupOptions *options,
 					   const BackupServer *server);
-extern void plan_files(BackupPlan *plan, const BackupServer *server);
+extern void plan_files(BackupPlan *plan, const BackupServer *server,
+					   const BackupOptions *options);
 
 /* What to do with a row of a map. */
 typedef void (*plan_map_fn) (BackupFile *file, const char *map, int len);

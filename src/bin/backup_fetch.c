@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "backup.h"
+#include "backup_archives.h"
 #include "backup_read.h"
 #include "backup_resume.h"
 #include "crc32c_combine.h"
@@ -64,6 +65,7 @@ typedef struct Writing
 	BackupFile *file;			/* NULL: none */
 	FilePart   *part;			/* NULL: all of it */
 	char		path[MAXPGPATH];	/* in the backup */
+	ArchiveFile *archived;		/* NULL: it is a file of its own */
 	int			fd;
 	uint64		position;		/* in the file */
 	uint64		flushed;
@@ -229,11 +231,14 @@ write_patch(Writing *writing, const char *bytes, size_t len)
 static void
 write_bytes(Writing *writing, const char *bytes, size_t len)
 {
-	target_write(writing->fd, writing->path, bytes, len, writing->position);
+	if (writing->archived)
+		archives_write(writing->archived, bytes, len);
+	else
+		target_write(writing->fd, writing->path, bytes, len, writing->position);
 	if (pg_checksum_update(&writing->checksum, (const uint8 *) bytes, len) < 0)
 		fatal("could not update checksum of file \"%s\"", writing->path);
 	writing->position += len;
-	if (writing->position - writing->flushed >= FLUSH_BYTES)
+	if (!writing->archived && writing->position - writing->flushed >= FLUSH_BYTES)
 	{
 		target_flush_early(writing->fd, writing->flushed, writing->position - writing->flushed);
 		writing->flushed = writing->position;
@@ -256,15 +261,22 @@ write_header(Writing *writing, uint32 truncation, uint32 nblocks, const char *nu
 	pg_free(blocks);
 }
 
-/* Ranges of a file are written by several connections, of which any is first. */
+/*
+ * Begins a file, of which so many bytes will come; or, of one that is there, a part
+ * or blocks.  Ranges of a file are written by several connections, of which any is
+ * first.
+ */
 static void
-begin_writing(Writing *writing, BackupFile *file, FilePart *part, const Fetch *fetch)
+begin_writing(Writing *writing, BackupFile *file, FilePart *part, uint64 size, const Fetch *fetch)
 {
 	memset(writing, 0, sizeof(*writing));
 	writing->file = file;
 	writing->part = part;
 	path_in_backup(writing->path, file);
-	writing->fd = target_open(writing->path, O_WRONLY | (file->resume ? 0 : O_CREAT) |
+	if (fetch->options->as_archives)
+		writing->archived = archives_begin(writing->path, size, file->modified);
+	else
+		writing->fd = target_open(writing->path, O_WRONLY | (file->resume ? 0 : O_CREAT) |
 							  (part || file->resume ? 0 : O_EXCL));
 	writing->position = writing->flushed = part ? part->start : 0;
 	begin_checksum(writing, fetch->options->checksum);
@@ -295,8 +307,13 @@ end_writing(Writing *writing, const BackupOptions *options)
 	uint8		checksum[PG_CHECKSUM_MAX_LENGTH];
 	int			len;
 
-	target_flush_early(writing->fd, writing->flushed, writing->position - writing->flushed);
-	target_close(writing->fd, writing->path);
+	if (writing->archived)
+		archives_end(writing->archived);
+	else
+	{
+		target_flush_early(writing->fd, writing->flushed, writing->position - writing->flushed);
+		target_close(writing->fd, writing->path);
+	}
 	writing->file = NULL;
 	len = pg_checksum_final(&writing->checksum, checksum);
 	if (len < 0)
@@ -328,7 +345,7 @@ write_unchanged(BackupFile *file, const Fetch *fetch)
 {
 	Writing		writing;
 
-	begin_writing(&writing, file, NULL, fetch);
+	begin_writing(&writing, file, NULL, INCREMENTAL_FIXED, fetch);
 	write_header(&writing, (uint32) (file->size / BLCKSZ), 0, NULL);
 	end_writing(&writing, fetch->options);
 }
@@ -405,8 +422,12 @@ receive_part(const Fetch *fetch, const Unit *unit, Writing *writing, const char 
 	}
 	if (flags & PART_BEGIN)
 	{
-		begin_writing(writing, file, unit->part < 0 ? NULL : &file->parts[unit->part], fetch);
+		uint64		size = copy_u64(bytes + 8);
+
+		if (flags & PART_BLOCKS)
+			size += incremental_header_len(copy_u32(bytes + 24));
 		file->modified = (int64) copy_u64(bytes + 16);
+		begin_writing(writing, file, unit->part < 0 ? NULL : &file->parts[unit->part], size, fetch);
 	}
 	if (writing->file != file)
 		fatal("unexpected data from the server: parts of files are mixed up");
@@ -632,11 +653,11 @@ add_batches(Fetch *fetch, BackupFile **files, int count)
 	}
 }
 
-/* SHA checksums are of a file from its beginning to its end. */
+/* SHA checksums are of a file from its beginning to its end, and so are archives. */
 static bool
 can_be_split(const BackupFile *file, const BackupOptions *options)
 {
-	return file->size > 2 * (int64) RANGE_BYTES &&
+	return file->size > 2 * (int64) RANGE_BYTES && !options->as_archives &&
 		(options->checksum == CHECKSUM_TYPE_CRC32C || options->checksum == CHECKSUM_TYPE_NONE);
 }
 

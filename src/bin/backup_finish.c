@@ -15,6 +15,7 @@
 
 #include "access/xlog_internal.h"
 #include "backup.h"
+#include "backup_archives.h"
 #include "backup_resume.h"
 #include "fe_utils/recovery_gen.h"
 #include "paths.h"
@@ -40,17 +41,34 @@ add_own_file(BackupPlan *plan, const char *path)
 	return file;
 }
 
+static void
+write_text(const BackupOptions *options, const char *path, const char *text)
+{
+	if (options->as_archives)
+	{
+		ArchiveFile *file = archives_begin(path, strlen(text), (int64) time(NULL));
+
+		archives_write(file, text, strlen(text));
+		archives_end(file);
+	}
+	else
+	{
+		int			fd = target_open(path, O_WRONLY | O_CREAT | O_EXCL);
+
+		target_write(fd, path, text, strlen(text), 0);
+		target_close(fd, path);
+	}
+}
+
 /* Writes a file, and adds it to the plan, and so to the manifest. */
 static void
 write_own_file(BackupPlan *plan, const BackupOptions *options, const char *path,
 			   const char *text)
 {
 	BackupFile *file = add_own_file(plan, path);
-	int			fd = target_open(path, O_WRONLY | O_CREAT | O_EXCL);
 	pg_checksum_context checksum;
 
-	target_write(fd, path, text, strlen(text), 0);
-	target_close(fd, path);
+	write_text(options, file->path, text);
 	file->written = strlen(text);
 	if (pg_checksum_init(&checksum, options->checksum) < 0 ||
 		pg_checksum_update(&checksum, (const uint8 *) text, strlen(text)) < 0 ||
@@ -67,7 +85,8 @@ write_lineage(BackupPlan *plan, const BackupServer *server, const BackupOptions 
 
 	if (server->lineage == NULL)
 		return;
-	target_make_directory("ptrack");
+	if (!options->as_archives)
+		target_make_directory("ptrack");
 	snprintf(path, sizeof(path), "ptrack/lineage.%08X.%08X%08X.%s", server->start_tli,
 			 LSN_FORMAT_ARGS(server->start), server->lineage);
 	write_own_file(plan, options, path, "");
@@ -120,7 +139,7 @@ fetch_wal_file(const BackupServer *server, const BackupOptions *options, const c
 	file.path = path;
 	fetch_file(server->conn, server, options, &file);
 	*size = file.written;
-	if (!file.gone)
+	if (!file.gone && !options->as_archives)
 		target_sync(path);
 	return !file.gone;
 }
@@ -170,9 +189,13 @@ fetch_wal(const BackupServer *server, const BackupOptions *options)
  * The manifest
  */
 
-/* Where it is written to: collects what is to be written in one go. */
+/*
+ * Where it is written to: collects what is to be written in one go; or all of it,
+ * since a file in an archive begins with its length.
+ */
 typedef struct ManifestFileWriter
 {
+	PQExpBuffer memory;			/* NULL: it is a file of its own */
 	int			fd;
 	uint64		position;
 	size_t		used;
@@ -182,7 +205,10 @@ typedef struct ManifestFileWriter
 static void
 flush_manifest(ManifestFileWriter *out)
 {
-	target_write(out->fd, MANIFEST_TEMPORARY, out->buffer, out->used, out->position);
+	if (out->memory)
+		appendBinaryPQExpBuffer(out->memory, out->buffer, out->used);
+	else
+		target_write(out->fd, MANIFEST_TEMPORARY, out->buffer, out->used, out->position);
 	out->position += out->used;
 	out->used = 0;
 }
@@ -203,6 +229,19 @@ put_manifest(void *arg, const char *data, size_t len)
 		if (out->used == sizeof(out->buffer))
 			flush_manifest(out);
 	}
+}
+
+static void
+archive_manifest(PQExpBuffer manifest)
+{
+	ArchiveFile *file;
+
+	if (PQExpBufferBroken(manifest))
+		fatal("out of memory");
+	file = archives_begin(MANIFEST_NAME, manifest->len, (int64) time(NULL));
+	archives_write(file, manifest->data, manifest->len);
+	archives_end(file);
+	destroyPQExpBuffer(manifest);
 }
 
 static void
@@ -255,14 +294,20 @@ write_manifest(const BackupPlan *plan, const BackupServer *server, const BackupO
 
 	info.version = server->version >= 170000 ? 2 : 1;
 	info.system_identifier = server->system_identifier;
-	out->fd = target_open(MANIFEST_TEMPORARY, O_WRONLY | O_CREAT | O_EXCL);
+	if (backup_to_stdout(options))
+		out->memory = createPQExpBuffer();
+	else
+		out->fd = target_open(MANIFEST_TEMPORARY, O_WRONLY | O_CREAT | O_EXCL);
 	manifest_write_begin(&writer, put_manifest, out, &info);
 	for (int i = 0; i < plan->nfiles; i++)
 		put_file(&writer, &plan->files[i], options);
 	put_ranges(&writer, server);
 	manifest_write_end(&writer);
 	flush_manifest(out);
-	target_close(out->fd, MANIFEST_TEMPORARY);
+	if (out->memory)
+		archive_manifest(out->memory);
+	else
+		target_close(out->fd, MANIFEST_TEMPORARY);
 	pg_free(out);
 }
 
@@ -316,7 +361,7 @@ sync_backup(const BackupPlan *plan, const BackupOptions *options)
 {
 	SyncWork	work = {.plan = plan};
 
-	if (options->target.no_sync)
+	if (options->target.no_sync || options->as_archives)
 		return;
 	if (!options->target.sync_file_systems)
 		workers_run(options->jobs, sync_files, &work);
@@ -355,6 +400,8 @@ finish_backup(BackupPlan *plan, BackupServer *server, BackupOptions *options,
 	}
 	server_stop(server, options->wal == WAL_NONE);
 	write_label(plan, server, options, prior);
+	if (options->as_archives && server->tablespace_map[0] != '\0')
+		write_own_file(plan, options, TABLESPACE_MAP_NAME, server->tablespace_map);
 	write_lineage(plan, server, options, prior);
 	if (options->wal == WAL_FETCH)
 		fetch_wal(server, options);
@@ -363,6 +410,10 @@ finish_backup(BackupPlan *plan, BackupServer *server, BackupOptions *options,
 		write_manifest(plan, server, options);
 	if (options->write_recovery)
 		write_recovery_settings(server, options);
+	if (options->as_archives)
+		archives_close();
+	if (backup_to_stdout(options))
+		return;
 	sync_backup(plan, options);
 	if (!options->no_manifest)
 		rename_manifest();

@@ -12,6 +12,7 @@
 
 #include "access/xlog_internal.h"
 #include "backup.h"
+#include "backup_archives.h"
 #include "paths.h"
 #include "port/pg_bitutils.h"
 #include "report.h"
@@ -71,7 +72,16 @@ field_int64(CopyReader *copy)
 }
 
 static void
-take_entry(BackupPlan *plan, CopyReader *copy, int *room)
+make_directory(const BackupOptions *options, const char *path)
+{
+	if (options->as_archives)
+		archives_add_directory(path);
+	else
+		target_make_directory(path);
+}
+
+static void
+take_entry(BackupPlan *plan, const BackupOptions *options, CopyReader *copy, int *room)
 {
 	char	   *path = field_text(copy);
 	char	   *kind = field_text(copy);
@@ -83,12 +93,17 @@ take_entry(BackupPlan *plan, CopyReader *copy, int *room)
 		fatal("unexpected data from the server: an entry of the list of files is not complete");
 	if (kind[0] == 'd')
 	{
-		target_make_directory(path);
+		make_directory(options, path);
 		add_directory(plan, path);
 		path = NULL;
 	}
 	else if (kind[0] == 'l')
-		target_make_tablespace(path, target);
+	{
+		if (options->as_archives)
+			archives_add_tablespace(path);
+		else
+			target_make_tablespace(path, target);
+	}
 	else
 	{
 		BackupFile *file = add_file(plan, room);
@@ -124,7 +139,7 @@ backup_find(const BackupPlan *plan, const char *path)
  * Lists all files, to be taken whole.  Directories and tablespaces are made.
  */
 void
-plan_files(BackupPlan *plan, const BackupServer *server)
+plan_files(BackupPlan *plan, const BackupServer *server, const BackupOptions *options)
 {
 	CopyReader	copy;
 	char		command[512];
@@ -136,7 +151,7 @@ plan_files(BackupPlan *plan, const BackupServer *server)
 			 "TO STDOUT (FORMAT binary)", server->schema);
 	copy_begin(&copy, server->conn, command);
 	while (copy_row(&copy))
-		take_entry(plan, &copy, &room);
+		take_entry(plan, options, &copy, &room);
 	if (plan->nfiles > 0)
 		qsort(plan->files, plan->nfiles, sizeof(BackupFile), file_cmp);
 	for (int i = 0; i < plan->nfiles; i++)

@@ -7,7 +7,7 @@
 
 #include "combine.h"
 #include "combine_blocks.h"
-#include "combine_pack.h"
+#include "archive_writer.h"
 
 /* What takes a file's place is first there with this behind its name. */
 #define FRESH_SUFFIX	".ptrack_combine"

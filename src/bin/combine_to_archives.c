@@ -13,7 +13,7 @@
 
 #include "combine_build.h"
 #include "combine_output.h"
-#include "combine_pack.h"
+#include "archive_writer.h"
 #include "combine_to_archives.h"
 #include "paths.h"
 #include "pqexpbuffer.h"
@@ -170,7 +170,7 @@ write_archive(const Packing *packing, const NewArchive *archive, Builder *builde
 	if (!is_wanted(packing, archive))
 		return;
 	path_join(path, packing->options->output, archive->name);
-	pack = pack_create(path);
+	pack = pack_create(path, NULL);
 	if (is_main)
 		pack_text(pack, LABEL_NAME, packing->label);
 	if (is_main && packing->map)

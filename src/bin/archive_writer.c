@@ -1,5 +1,5 @@
 /*
- * combine_pack.c
+ * archive_writer.c
  *		Writing a tar archive.
  */
 #include "postgres_fe.h"
@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "combine_pack.h"
+#include "archive_writer.h"
 #include "common/file_perm.h"
 #include "report.h"
 
@@ -34,15 +34,83 @@ bad_pack(const Pack *pack)
 }
 
 /*
- * Begins an archive that does not exist.
+ * What is added to the name of an archive that is compressed like that; NULL: not at
+ * all.
+ */
+const char *
+pack_suffix(const pg_compress_specification *compression)
+{
+	switch (compression ? compression->algorithm : PG_COMPRESSION_NONE)
+	{
+		case PG_COMPRESSION_GZIP:
+			return ".gz";
+		case PG_COMPRESSION_LZ4:
+			return ".lz4";
+		case PG_COMPRESSION_ZSTD:
+			return ".zst";
+		case PG_COMPRESSION_NONE:
+			break;
+	}
+	return "";
+}
+
+static void
+set_filter_option(Pack *pack, const char *name, int value)
+{
+	char		text[16];
+
+	snprintf(text, sizeof(text), "%d", value);
+	if (archive_write_set_filter_option(pack->archive, NULL, name, text) != ARCHIVE_OK)
+		bad_pack(pack);
+}
+
+static void
+set_compression(Pack *pack, const pg_compress_specification *compression)
+{
+	int			done = ARCHIVE_FATAL;
+
+	switch (compression ? compression->algorithm : PG_COMPRESSION_NONE)
+	{
+		case PG_COMPRESSION_NONE:
+			done = archive_write_add_filter_none(pack->archive);
+			break;
+		case PG_COMPRESSION_GZIP:
+			done = archive_write_add_filter_gzip(pack->archive);
+			break;
+		case PG_COMPRESSION_LZ4:
+			done = archive_write_add_filter_lz4(pack->archive);
+			break;
+		case PG_COMPRESSION_ZSTD:
+			done = archive_write_add_filter_zstd(pack->archive);
+			break;
+	}
+	if (done != ARCHIVE_OK)
+		bad_pack(pack);
+	if (*pack_suffix(compression) == '\0')
+		return;
+
+	/* Only zstd has levels below zero; elsewhere, that is the method's default. */
+	if (compression->level > 0 ||
+		(compression->level < 0 && compression->algorithm == PG_COMPRESSION_ZSTD))
+		set_filter_option(pack, "compression-level", compression->level);
+	if (compression->options & PG_COMPRESSION_OPTION_WORKERS)
+		set_filter_option(pack, "threads", compression->workers);
+}
+
+/*
+ * Begins an archive that does not exist; "-" is standard output.  It is compressed
+ * if that is not NULL.
  */
 Pack *
-pack_create(const char *path)
+pack_create(const char *path, const pg_compress_specification *compression)
 {
 	Pack	   *pack = pg_malloc0(sizeof(Pack));
 
 	pack->path = pg_strdup(path);
-	pack->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY, pg_file_create_mode);
+	if (strcmp(path, "-") == 0)
+		pack->fd = STDOUT_FILENO;
+	else
+		pack->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY, pg_file_create_mode);
 	if (pack->fd < 0)
 		fatal("could not create file \"%s\": %m", path);
 	pack->archive = archive_write_new();
@@ -50,9 +118,10 @@ pack_create(const char *path)
 		fatal("out of memory");
 
 	/* It has room for sizes and names of any length, without attributes. */
-	if (archive_write_set_format_gnutar(pack->archive) != ARCHIVE_OK ||
-		archive_write_add_filter_none(pack->archive) != ARCHIVE_OK ||
-		archive_write_open_fd(pack->archive, pack->fd) != ARCHIVE_OK)
+	if (archive_write_set_format_gnutar(pack->archive) != ARCHIVE_OK)
+		bad_pack(pack);
+	set_compression(pack, compression);
+	if (archive_write_open_fd(pack->archive, pack->fd) != ARCHIVE_OK)
 		bad_pack(pack);
 	return pack;
 }
@@ -118,7 +187,7 @@ pack_close(Pack *pack, bool sync)
 {
 	if (archive_write_close(pack->archive) != ARCHIVE_OK)
 		bad_pack(pack);
-	if (sync && fsync(pack->fd) < 0)
+	if (sync && pack->fd != STDOUT_FILENO && fsync(pack->fd) < 0)
 		fatal("could not fsync file \"%s\": %m", pack->path);
 	if (close(pack->fd) < 0)
 		fatal("could not close file \"%s\": %m", pack->path);
