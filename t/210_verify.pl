@@ -117,6 +117,19 @@ sub wal_files
 	return sort grep { /\/[0-9A-F]{24}$/ } glob "$backup/pg_wal/*";
 }
 
+# Where the WAL that a backup needs starts and ends.
+sub wal_range { return slurp_file("$_[0]/backup_manifest") =~ m{"Start-LSN": "\w+/(\w+)", "End-LSN": "\w+/(\w+)"}; }
+
+# Damages the first record, in a directory of WAL.
+sub flip_record
+{
+	my ($directory, $backup) = @_;
+	my $at = hex((wal_range($backup))[0]);
+
+	flip(sprintf('%s/%08X%08X%08X', $directory, 1, 0, $at / $segment_size), $at % $segment_size + 26);
+	return;
+}
+
 # A changed archive: its members are below the directory in which that is done.
 sub change_archive
 {
@@ -189,6 +202,29 @@ for my $method ('none', 'gzip', 'lz4', 'zstd')
 }
 my $fetched = backup('fetched', '-Ft', '-X', 'fetch', '--manifest-checksums=SHA512');
 my $unsummed = backup('unsummed', '--manifest-checksums=NONE');
+
+# While these were made, segments were left early, and a record went over several.
+my %busy;
+for my $name ('busy', 'busy_gzip')
+{
+	my $path = "$work/$name";
+	my @command = ('pg_basebackup', '-d', $node->connstr('postgres'), '-D', $path, '-c', 'fast', '--no-sync', '--max-rate=16M',
+		"--tablespace-mapping=$place=$path-place", '-X', 'fetch', $name eq 'busy' ? () : ('-Ft', '-Z', 'gzip'));
+	my $running = IPC::Run::start(\@command);
+
+	$node->poll_query_until('postgres', "SELECT count(*) > 0 FROM pg_stat_progress_basebackup WHERE phase LIKE 'streaming database%'")
+	  or die 'no backup is running';
+	for (1 .. 4)
+	{
+		$node->safe_psql('postgres', "INSERT INTO none SELECT generate_series(1, 1000)");
+		$node->safe_psql('postgres', 'SELECT pg_switch_wal()');
+		$node->safe_psql('postgres', "SELECT count(pg_logical_emit_message(false, 'a', repeat('x', $_ * 700000)))");
+	}
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_stat_progress_basebackup'), '1', "$name: WAL was written meanwhile");
+	IPC::Run::finish($running);
+	$busy{$name} = $path;
+}
+
 my %incremental;
 if ($major >= 17)
 {
@@ -201,15 +237,15 @@ if ($major >= 17)
 
 for my $jobs (1, 4)
 {
-	like(good("full, $_", '-j', $jobs, $full{$_}), $_ eq 'plain' ? qr/^$/ : qr/WAL is in an archive/, "$_: records of WAL")
-	  for sort keys %full;
-	good("incremental, $_", '-j', $jobs, $incremental{$_}) for sort keys %incremental;
+	is(good("full, $_, $jobs jobs", '-j', $jobs, $full{$_}), '', "$_: nothing to say") for sort keys %full;
+	good("incremental, $_, $jobs jobs", '-j', $jobs, $incremental{$_}) for sort keys %incremental;
 }
+is(good($_, $busy{$_}), '', "$_: nothing to say") for sort keys %busy;
 good('WAL among the files', $fetched);
 good('no checksums', $unsummed);
 good('checksums skipped', '-s', $incremental{plain} // $full{plain});
 good('format given', '-F', 'tar', $fetched);
-command_ok([ 'pg_verifybackup', $_ ], "pg_verifybackup agrees: $_") for grep { defined } $full{plain}, $unsummed, $incremental{plain};
+command_ok([ 'pg_verifybackup', $_ ], "pg_verifybackup agrees: $_") for grep { defined } $full{plain}, $unsummed, $busy{busy}, $incremental{plain};
 if ($major >= 18)
 {
 	command_ok([ 'pg_verifybackup', '-n', $_ ], "pg_verifybackup agrees: $_") for $fetched, @full{qw(none gzip)}, $incremental{none};
@@ -343,7 +379,7 @@ for my $name ('../outside', '/etc/passwd', 'base/../../outside', 'base//1', '', 
 
 my $wal = (wal_files($full{plain}))[0];
 my ($wal_name) = $wal =~ /([^\/]+)$/;
-my ($start) = slurp_file("$full{plain}/backup_manifest") =~ /"Start-LSN": "\w+\/(\w+)"/;
+my ($start) = wal_range($full{plain});
 my $start_at = hex($start) % $segment_size;
 damaged('WAL: segment missing', $full{plain}, sub { unlink "$_[0]/pg_wal/$wal_name" }, qr/WAL segment "$wal_name" is missing/);
 damaged('WAL: directory missing', $full{plain}, sub { rmtree("$_[0]/pg_wal") }, qr/could not open directory/);
@@ -355,9 +391,21 @@ damaged('WAL: address', $full{plain}, sub { flip("$_[0]/pg_wal/$wal_name", 9) },
 damaged('WAL: system', $full{plain}, sub { flip("$_[0]/pg_wal/$wal_name", 24) }, qr/is of a server with system identifier/);
 damaged('WAL: segment size', $full{plain}, sub { flip("$_[0]/pg_wal/$wal_name", 33) }, qr/another segment size/);
 damaged('WAL: short header', $full{plain}, sub { change_file("$_[0]/pg_wal/$wal_name", sub { substr($_, 2, 1) &= "\xfd" }) }, qr/no long header/);
-damaged('WAL: record', $full{plain}, sub { flip("$_[0]/pg_wal/$wal_name", $start_at + 24 + 8) }, qr/could not read WAL records from .*detail: .*pg_waldump/s);
+damaged('WAL: record', $full{plain}, sub { flip("$_[0]/pg_wal/$wal_name", $start_at + 24 + 2) }, qr/WAL record at 0\/$start on timeline 1 is damaged: its checksum does not/);
 damaged('WAL: link', $full{plain}, sub { rename "$_[0]/pg_wal", "$work/wal"; symlink "$work/wal", "$_[0]/pg_wal" }, qr/pg_wal" is a symbolic link.*-w/s);
 damaged('WAL: endless', $full{plain}, sub { change_manifest($_[0], sub { s/("End-LSN": )"[^"]*"/$1"FFFFFFFF\/FFFFFFFF"/ }) }, qr/more WAL segments are missing/);
+
+# Damage to any byte of a record is found.
+my ($from, $to) = map { hex } wal_range($busy{busy});
+for my $at (map { $from + 8 + int rand($to - $from - 8) } 1 .. 20)
+{
+	my $segment = sprintf '%08X%08X%08X', 1, 0, $at / $segment_size;
+	my $byte = substr slurp_file("$busy{busy}/pg_wal/$segment"), $at % $segment_size, 1;
+
+	# Where a segment was left there are zeros, and between records.
+	next if $byte eq "\0";
+	damaged("WAL: byte $at", $busy{busy}, sub { flip("$_[0]/pg_wal/$segment", $at % $segment_size) }, qr/WAL (record|segment)|page at/);
+}
 
 system_or_bail('cp', '-a', $full{plain}, $copy);
 rename "$copy/pg_wal", "$work/wal_elsewhere" or die $!;
@@ -370,7 +418,7 @@ system_or_bail('cp', '-a', $full{none}, $copy);
 mkdir "$work/extracted" or die $!;
 system_or_bail('tar', '-C', "$work/extracted", '-xf', "$copy/pg_wal.tar");
 unlink "$copy/pg_wal.tar" or die $!;
-is(good('WAL is not in an archive', '-w', "$work/extracted", $copy), '', 'so that its records can be read');
+good('WAL is not in an archive', '-w', "$work/extracted", $copy);
 bad('WAL is of another backup', qr/is missing/, '-w', "$full{plain}/pg_wal", $copy);
 rmtree($copy);
 
@@ -418,7 +466,9 @@ for my $name (sort keys %member)
 
 	damaged("archive, member: $name", $full{none}, sub { change_archive("$_[0]/base.tar", $change, @options) }, $pattern, '-j', '2');
 }
-damaged('archive: WAL', $full{none},
+damaged('archive: record of WAL', $full{none}, sub { change_archive("$_[0]/pg_wal.tar", sub { flip_record($_[0], $full{none}) }) },
+	qr/WAL record at .* is damaged: its checksum does not/);
+damaged('archive: page of WAL', $full{none},
 	sub { change_archive("$_[0]/pg_wal.tar", sub { flip($_, 9) for glob "$_[0]/0*" }) },
 	qr/has the address of another page/);
 

@@ -385,8 +385,8 @@ read_manifest(Verify *verify)
  * All of it
  */
 
-/* Where WAL is to be looked for; NULL if it is in archives. */
-static const char *
+/* If WAL is in no archive, looks for it. */
+static void
 find_wal(Verify *verify)
 {
 	const char *directory = verify->options.wal_directory;
@@ -395,25 +395,23 @@ find_wal(Verify *verify)
 	if (directory == NULL && verify->options.format == 'p')
 		directory = psprintf("%s/pg_wal", verify->options.backup);
 	if (directory == NULL || verify->options.skip_wal)
-		return NULL;
+		return;
 	if (verify->options.wal_directory == NULL && lstat(directory, &st) == 0 && S_ISLNK(st.st_mode))
 	{
 		report_error("\"%s\" is a symbolic link", directory);
 		report_hint("Use -w/--wal-directory to name the directory that has the WAL.");
 		verify->options.skip_wal = true;
 		verify_failed(verify);
-		return NULL;
+		return;
 	}
 	verify_list_wal(verify, directory);
-	return directory;
 }
 
 static void
 verify_backup(Verify *verify)
 {
-	const char *wal_directory;
-
-	wal_directory = find_wal(verify);
+	verify_wal_begin(verify);
+	find_wal(verify);
 	if (verify->options.progress)
 		progress_begin("verified", verify->nbytes, verify->nfiles);
 	if (verify->options.format == 'p')
@@ -425,7 +423,7 @@ verify_backup(Verify *verify)
 	progress_end();
 	verify_found(verify);
 	if (!verify->options.skip_wal)
-		verify_wal_ranges(verify, wal_directory);
+		verify_wal_end(verify);
 }
 
 int

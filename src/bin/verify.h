@@ -17,6 +17,7 @@
 #include "report.h"
 #include "tar_input.h"
 #include "verify_files.h"
+#include "verify_records.h"
 
 /* Of an archive as it is given on the command line, or found in a directory. */
 typedef struct VerifyArchive
@@ -64,7 +65,6 @@ typedef struct FoundSegment
 	char		name[XLOG_FNAME_LEN + 1];
 	uint64		size;
 	uint64		system_identifier;
-	uint16		magic;
 	bool		read;			/* has been read, */
 	bool		good;			/* and is as it should be */
 	char	   *path;			/* of the file that it is in */
@@ -81,6 +81,7 @@ typedef struct Verify
 	ManifestInfo info;
 	WalRange   *ranges;
 	int			nranges;
+	RecordsCheck *records;		/* of each of the ranges */
 	VerifyFiles files;
 	uint64		nfiles;
 	uint64		nbytes;			/* of all of them */
@@ -143,7 +144,9 @@ extern FoundSegment *verify_wal_note(Verify *verify, const char *name, uint64 si
 									 const char *path, int64 offset);
 extern void verify_wal_segment(Verify *verify, VerifyBuffers *buffers, FoundSegment *segment,
 							   content_read_fn read, void *arg);
-extern void verify_wal_ranges(Verify *verify, const char *directory);
+extern void verify_wal_sort(Verify *verify);
+extern void verify_wal_begin(Verify *verify);
+extern void verify_wal_end(Verify *verify);
 
 /* Data are read in pieces of that many bytes, of which WAL pages are a fraction. */
 #define VERIFY_READ_SIZE	(256 * 1024)

@@ -76,11 +76,21 @@ read_segment(Verify *verify, VerifyBuffers *buffers, FoundSegment *segment)
 {
 	FilePart	part;
 
-	if (segment->read ||
-		!open_part(verify, &part, segment->path, segment->offset, segment->size))
+	if (!open_part(verify, &part, segment->path, segment->offset, segment->size))
 		return;
 	verify_wal_segment(verify, buffers, segment, read_part, &part);
 	close(part.fd);
+}
+
+/* WAL is read by one worker, since its records are checked in order. */
+static void
+read_segments(Verify *verify, VerifyBuffers *buffers)
+{
+	for (int i = 0; i < verify->nsegments && !workers_stopping(); i++)
+	{
+		if (!verify->segments[i]->read)
+			read_segment(verify, buffers, verify->segments[i]);
+	}
 }
 
 static void
@@ -92,12 +102,12 @@ read_worker(void *shared, int number)
 
 	verify_buffers_create(&buffers);
 	while (!workers_stopping() &&
-		   (next = atomic_fetch_add(&verify->next, 1)) < verify->nsegments + verify->nto_read)
+		   (next = atomic_fetch_add(&verify->next, 1)) < 1 + verify->nto_read)
 	{
-		if (next < (size_t) verify->nsegments)
-			read_segment(verify, &buffers, verify->segments[next]);
+		if (next == 0)
+			read_segments(verify, &buffers);
 		else
-			read_file(verify, &buffers, verify->to_read[next - verify->nsegments]);
+			read_file(verify, &buffers, verify->to_read[next - 1]);
 	}
 	verify_buffers_free(&buffers);
 }
@@ -124,7 +134,9 @@ compare_files(const void *a, const void *b)
 void
 verify_read_all(Verify *verify)
 {
-	qsort(verify->to_read, verify->nto_read, sizeof(ListedFile *), compare_files);
+	verify_wal_sort(verify);
+	if (verify->nto_read > 0)
+		qsort(verify->to_read, verify->nto_read, sizeof(ListedFile *), compare_files);
 	atomic_store(&verify->next, 0);
 	workers_run(verify->options.jobs, read_worker, verify);
 }

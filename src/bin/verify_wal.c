@@ -2,15 +2,14 @@
  * verify_wal.c
  *		The WAL that a backup needs.
  *
- * Segments may come in any order, and from an archive that is read once: so each
- * is checked for itself, by its name and size, and they are compared later with
- * what is needed and with pg_control.
+ * Segments may come in any order, and from an archive that is read once, before
+ * pg_control is: so the headers of pages are checked for each by itself, by its
+ * name and size, and compared later with what is needed and with pg_control.
+ * Records can be checked only if segments do come in order; but they do, even in
+ * archives, unless somebody has made them in a way of his own.
  */
 #include "postgres_fe.h"
 
-#include <unistd.h>
-
-#include "fe_utils/string_utils.h"
 #include "verify.h"
 #include "workers.h"
 
@@ -78,6 +77,22 @@ verify_wal_note(Verify *verify, const char *name, uint64 size, const char *path,
 	return segment->read ? NULL : segment;
 }
 
+static int
+compare_names(const void *a, const void *b)
+{
+	return strcmp((*(FoundSegment *const *) a)->name, (*(FoundSegment *const *) b)->name);
+}
+
+/*
+ * Puts the segments that were noted in order.
+ */
+void
+verify_wal_sort(Verify *verify)
+{
+	if (verify->nsegments > 0)
+		qsort(verify->segments, verify->nsegments, sizeof(FoundSegment *), compare_names);
+}
+
 /*
  * Pages of a segment
  */
@@ -89,6 +104,8 @@ typedef struct SegmentPages
 	TimeLineID	file_tli;
 	TimeLineID	last_tli;		/* of the page before */
 	XLogRecPtr	start;			/* of the segment */
+	uint16		magic;
+	bool		emptied;		/* the segment was left for the next one */
 } SegmentPages;
 
 /* The first page of a segment: returns what is wrong with it, or NULL. */
@@ -106,9 +123,18 @@ long_header_problem(SegmentPages *pages, const char *page)
 		return "another segment size";
 	if (header.xlp_xlog_blcksz != XLOG_BLCKSZ)
 		return "another block size";
-	pages->segment->magic = header.std.xlp_magic;
+	pages->magic = header.std.xlp_magic;
 	pages->segment->system_identifier = header.xlp_sysid;
 	return NULL;
+}
+
+/* The server wipes headers after a record that leaves the rest of a segment empty. */
+static bool
+is_empty(const XLogPageHeaderData *header)
+{
+	static const char zeros[SizeOfXLogShortPHD];
+
+	return memcmp(header, zeros, SizeOfXLogShortPHD) == 0;
 }
 
 /*
@@ -122,7 +148,14 @@ header_problem(SegmentPages *pages, const char *page, XLogRecPtr address)
 	bool		first = address == pages->start;
 
 	memcpy(&header, page, sizeof(header));
-	if (header.xlp_magic != pages->segment->magic)
+	if (!first && is_empty(&header))
+	{
+		pages->emptied = true;
+		return NULL;
+	}
+	if (pages->emptied)
+		return "a header, but one before it has none";
+	if (header.xlp_magic != pages->magic)
 		return "a bad magic number";
 	if ((header.xlp_info & ~XLP_ALL_FLAGS) != 0 ||
 		((header.xlp_info & XLP_LONG_HEADER) != 0) != first)
@@ -166,8 +199,20 @@ check_pages(Verify *verify, SegmentPages *pages, const char *data, size_t len, X
 	return true;
 }
 
+/* Archives are read by several workers. */
+static void
+check_records(Verify *verify, SegmentPages *pages, const char *data, size_t len,
+			  XLogRecPtr address)
+{
+	RecordsCheck *records = &verify->records[pages->range - verify->ranges];
+
+	pthread_mutex_lock(&verify->lock);
+	records_check_pages(records, data, len, address, (uint32) pages->segment->size);
+	pthread_mutex_unlock(&verify->lock);
+}
+
 /*
- * Reads a segment and checks the headers of its pages.
+ * Reads a segment, and checks it.
  */
 void
 verify_wal_segment(Verify *verify, VerifyBuffers *buffers, FoundSegment *segment,
@@ -202,6 +247,7 @@ verify_wal_segment(Verify *verify, VerifyBuffers *buffers, FoundSegment *segment
 		}
 		if (!check_pages(verify, &pages, buffers->data, got, address))
 			return;
+		check_records(verify, &pages, buffers->data, got, address);
 	}
 	segment->good = true;
 }
@@ -209,12 +255,6 @@ verify_wal_segment(Verify *verify, VerifyBuffers *buffers, FoundSegment *segment
 /*
  * Ranges
  */
-
-static int
-compare_names(const void *a, const void *b)
-{
-	return strcmp((*(FoundSegment *const *) a)->name, (*(FoundSegment *const *) b)->name);
-}
 
 /* They are in order of their names. */
 static FoundSegment *
@@ -297,115 +337,52 @@ check_range(Verify *verify, const WalRange *range, uint32 segment_size)
 	return good && missing == 0;
 }
 
-/*
- * Records
- */
-
-/* The program of that name beside this one; false if there is none. */
-static bool
-find_beside(char *path, const char *name)
-{
-	char		own[MAXPGPATH];
-
-	if (find_my_exec(program_invocation_name, own) != 0)
-		return false;
-	get_parent_directory(own);
-	join_path_components(path, own, name);
-	return access(path, X_OK) == 0;
-}
-
-/* Runs a command.  Returns what it says when it fails, else NULL. */
-static char *
-failure_of(const char *command)
-{
-	PQExpBufferData said;
-	char		line[1024];
-	FILE	   *output = popen(command, "r");
-	int			status;
-
-	if (output == NULL)
-		return psprintf("could not execute command \"%s\": %m", command);
-	initPQExpBuffer(&said);
-	while (fgets(line, sizeof(line), output) != NULL)
-		appendPQExpBufferStr(&said, line);
-	status = pclose(output);
-	if (status != 0 && said.len == 0)
-	{
-		char	   *reason = wait_result_to_str(status);
-
-		appendPQExpBufferStr(&said, reason);
-		pfree(reason);
-	}
-	while (said.len > 0 && said.data[said.len - 1] == '\n')
-		said.data[--said.len] = '\0';
-	if (status != 0)
-		return said.data;
-	termPQExpBuffer(&said);
-	return NULL;
-}
-
+/* The records of a range, all of which is there. */
 static void
-check_records(Verify *verify, const WalRange *range, const char *program, const char *directory)
+check_range_records(Verify *verify, const RecordsCheck *records)
 {
-	PQExpBufferData command;
-	char	   *failure;
-
-	initPQExpBuffer(&command);
-	appendShellString(&command, program);
-	appendPQExpBufferStr(&command, " --quiet --path=");
-	appendShellString(&command, directory);
-	appendPQExpBuffer(&command, " --timeline=%u --start=%X/%X --end=%X/%X 2>&1", range->tli,
-					  LSN_FORMAT_ARGS(range->start), LSN_FORMAT_ARGS(range->end));
-	failure = failure_of(command.data);
-	termPQExpBuffer(&command);
-	if (failure == NULL)
-		return;
-	report_error("could not read WAL records from %X/%X to %X/%X on timeline %u",
-				 LSN_FORMAT_ARGS(range->start), LSN_FORMAT_ARGS(range->end), range->tli);
-	report_detail("%s", failure);
-	verify_failed(verify);
-	free(failure);
-}
-
-/* Why records cannot be read, or NULL. */
-static const char *
-no_records_because(const Verify *verify, const char *directory, char *program)
-{
-	if (directory == NULL)
-		return "The WAL is in an archive.";
-	for (int i = 0; i < verify->nsegments; i++)
+	switch (records->state)
 	{
-		if (verify->segments[i]->good && verify->segments[i]->magic != XLOG_PAGE_MAGIC)
-			return "The WAL is of another major version of PostgreSQL.";
+		case RECORDS_GOOD:
+			break;
+		case RECORDS_BAD:
+			verify_problem(verify, "WAL record at %X/%X on timeline %u is damaged: %s",
+						   LSN_FORMAT_ARGS(records->record), records->range.tli,
+						   records->problem);
+			break;
+		case RECORDS_MORE:
+		case RECORDS_UNKNOWN:
+			report_warning("WAL records were not checked, only the headers of WAL pages");
+			report(PG_LOG_WARNING, PG_LOG_DETAIL,
+				   "WAL segments are not in order in their archive.");
+			break;
 	}
-	if (!find_beside(program, "pg_waldump"))
-		return "There is no \"pg_waldump\" in the directory of this program.";
-	return NULL;
 }
 
 /*
- * Is all WAL there that the manifest says is needed?  The directory is NULL if it
- * is in archives.
+ * Before any segment is read.
  */
 void
-verify_wal_ranges(Verify *verify, const char *directory)
+verify_wal_begin(Verify *verify)
+{
+	verify->records = pg_malloc0((verify->nranges + 1) * sizeof(RecordsCheck));
+	for (int i = 0; i < verify->nranges; i++)
+		records_check_begin(&verify->records[i], &verify->ranges[i]);
+}
+
+/*
+ * After all were read: is all WAL there that the manifest says is needed?
+ */
+void
+verify_wal_end(Verify *verify)
 {
 	uint32		segment_size = wal_segment_size(verify);
-	char		program[MAXPGPATH];
-	const char *why_not = no_records_because(verify, directory, program);
 
-	if (verify->nsegments > 0)
-		qsort(verify->segments, verify->nsegments, sizeof(FoundSegment *), compare_names);
 	for (int i = 0; i < verify->nranges; i++)
 	{
 		const WalRange *range = &verify->ranges[i];
 
-		if (range->start < range->end && check_range(verify, range, segment_size) && !why_not)
-			check_records(verify, range, program, directory);
-	}
-	if (why_not && !verify->options.quiet)
-	{
-		report_info("WAL records were not checked, only the headers of WAL pages");
-		report(PG_LOG_INFO, PG_LOG_DETAIL, "%s", why_not);
+		if (range->start < range->end && check_range(verify, range, segment_size))
+			check_range_records(verify, &verify->records[i]);
 	}
 }
