@@ -112,6 +112,7 @@ refused('a changed increment', qr/could not use incremental file .*checksum/, 1,
 refused('a shorter whole file', qr/bytes, but its manifest says/, 0, sub {
 	truncate "$_[0]/$table", 5 * $BLCKSZ or die $!;
 });
+refused('a changed block of a full backup', qr/checksum of file ".*\Q$table\E" is not/, 0, sub { patch("$_[0]/$table", 8200, 'x') });
 refused('a file is missing', qr/is in the manifest of backup ".*", but not on disk/, 2, sub { unlink "$_[0]/PG_VERSION" });
 refused('a source is missing', qr/could not open file ".*\Q$table\E"/, 0, sub { unlink "$_[0]/$table" });
 refused('a source is missing in the manifest, too', qr/is incremental in backup .*, but it is not in backup/, 1, sub {
@@ -263,7 +264,9 @@ is(slurp_file(combine_ok('lengths, in steps', [], $lengths[0], $step) . "/$table
 is(slurp_file(core_combine($lengths[0], $step) . "/$table"), $result, 'and to pg_combinebackup');
 my $place = copy_dir($chain[0]);
 spew("$place/$table", $old);
-write_manifest($place, sub { $_[0] =~ s/("Path": "\Q$table\E", "Size": )\d+/$1 . 5 * $BLCKSZ/er });
+write_manifest($place, sub {
+	$_[0] =~ s/("Path": "\Q$table\E", "Size": )\d+(.*?), "Checksum-Algorithm.*?"(?= \})/$1 . 5 * $BLCKSZ . $2/er;
+});
 for my $i (1, 2)
 {
 	my $bytes = slurp_file("$lengths[$i]/$increment_of_table");
@@ -276,6 +279,20 @@ for my $i (1, 2)
 command_ok([ 'pg_ptrack', 'combine', '-N', '--in-place', $place, @lengths[ 1, 2 ] ], 'lengths, in place');
 is(slurp_file("$place/$table"), $result, 'the same in place');
 verifies($place, 'lengths, in place');
+
+
+# In place, a file that was damaged in the full backup does not get a checksum that
+# is right: not if its checksum is made of the old one, nor if it is read for it.
+for my $method ('CRC32C', 'SHA256')
+{
+	my $damaged = copy_dir($chain[0]);
+	my @command = ('pg_ptrack', 'combine', '-N', '--in-place', "--manifest-checksums=$method", $damaged, @chain[ 1, 2 ]);
+
+	patch("$damaged/$table", 8200, 'x');
+	$method eq 'CRC32C' ? command_ok(\@command, 'in place, damaged') :
+	  command_fails_like(\@command, qr/checksum of file ".*\Q$table\E" is not/, 'in place, damaged, to be read');
+	command_fails([ 'pg_verifybackup', '-q', $damaged ], "in place, damaged, $method: it is known to be");
+}
 
 is(blocks(slurp_file(combine_ok('shorter', [], lengths($old, increment(5, 0 => 'A'), increment(3))) . "/$table")),
 	'Abc', 'a file that becomes shorter');

@@ -3,8 +3,7 @@
  *		Making the files of the result.
  *
  * A file that is as one backup has it is copied, and what is read of it compared
- * with its checksum.  The others are put together of blocks, in the order that
- * they have in the result.
+ * with its checksum.  The others are put together of blocks.
  */
 #include "postgres_fe.h"
 
@@ -13,26 +12,14 @@
 #ifdef __linux__
 #include <linux/fs.h>
 #endif
-#include <time.h>
 #include <unistd.h>
 
 #include "combine_build.h"
 #include "combine_dir.h"
+#include "combine_rebuild.h"
 #include "progress.h"
-#include "common/file_perm.h"
-#include "incremental_file.h"
 #include "report.h"
 #include "workers.h"
-
-/* A file that is written. */
-typedef struct Output
-{
-	const char *path;
-	int			fd;
-	Pack	   *pack;			/* written to instead, from beginning to end */
-	bool		summed;			/* is a checksum made of it? */
-	pg_checksum_context sum;
-} Output;
 
 /* A file that is read from its beginning to its end. */
 typedef struct Reading
@@ -40,127 +27,10 @@ typedef struct Reading
 	const char *path;
 	OpenSource	opened;
 	const Source *source;		/* whose checksum it must have, or NULL */
-	Output	   *to;				/* or NULL */
+	OutFile	   *to;				/* or NULL */
 	bool		summed;
 	pg_checksum_context sum;	/* for the result's manifest */
 } Reading;
-
-Builder *
-builder_create(const CombineOptions *options, const Chain *chain)
-{
-	Builder    *builder = pg_malloc0(sizeof(Builder));
-
-	builder->options = options;
-	builder->chain = chain;
-	builder->buffer = pg_malloc(BLOCK_BUFFER);
-	builder->blocks = pg_malloc(RELSEG_SIZE * sizeof(BlockNumber));
-	builder->map = map_create(chain, builder->buffer);
-	return builder;
-}
-
-/*
- * Checksums
- */
-
-static void
-sum_begin(pg_checksum_context *sum, pg_checksum_type type)
-{
-	if (pg_checksum_init(sum, type) < 0)
-		fatal("could not initialize checksum");
-}
-
-static void
-sum_add(pg_checksum_context *sum, const char *bytes, size_t len)
-{
-	if (pg_checksum_update(sum, (const uint8 *) bytes, len) < 0)
-		fatal("could not update checksum");
-}
-
-static int
-sum_end(pg_checksum_context *sum, uint8 *checksum)
-{
-	int			len = pg_checksum_final(sum, checksum);
-
-	if (len < 0)
-		fatal("could not finalize checksum");
-	return len;
-}
-
-static bool
-wants_checksum(const Builder *builder, const Target *target)
-{
-	return builder->options->manifest && target->in_manifest &&
-		builder->options->checksum_type != CHECKSUM_TYPE_NONE;
-}
-
-static bool
-has_wanted_checksum(const Builder *builder, const Source *source)
-{
-	return source->checksum_len > 0 && source->checksum_type == builder->options->checksum_type;
-}
-
-/*
- * Writing
- */
-
-/* size and modified: for an archive, which has them before the contents. */
-static void
-output_create(const Builder *builder, Output *output, const char *path, uint64 size,
-			  int64 modified)
-{
-	memset(output, 0, sizeof(*output));
-	output->path = path;
-	output->pack = builder->pack;
-	if (output->pack)
-	{
-		pack_file(output->pack, path, size, modified);
-		return;
-	}
-	output->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY, pg_file_create_mode);
-	if (output->fd < 0)
-		fatal("could not create file \"%s\": %m", path);
-}
-
-static void
-output_write(const Output *output, const char *bytes, size_t len, uint64 at)
-{
-	if (output->pack)
-	{
-		pack_write(output->pack, bytes, len);
-		return;
-	}
-	while (len > 0)
-	{
-		ssize_t		written;
-
-		errno = 0;
-		written = pwrite(output->fd, bytes, len, at);
-		if (written <= 0)
-		{
-			/* If there is no reason given, it is that there is no room. */
-			if (errno == 0)
-				errno = ENOSPC;
-			fatal("could not write file \"%s\": %m", output->path);
-		}
-		bytes += written;
-		len -= written;
-		at += written;
-	}
-}
-
-static void
-output_close(const Builder *builder, Output *output)
-{
-	if (output->pack)
-		return;
-#if defined(HAVE_SYNC_FILE_RANGE)
-	/* What is written already is not waited for later. */
-	if (builder->options->sync)
-		(void) sync_file_range(output->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
-#endif
-	if (close(output->fd) < 0)
-		fatal("could not close file \"%s\": %m", output->path);
-}
 
 /*
  * Whole files
@@ -187,7 +57,7 @@ read_through(const Builder *builder, Reading *reading, pg_checksum_context *cont
 			sum_add(&reading->sum, builder->buffer, got);
 		if (reading->to)
 		{
-			output_write(reading->to, builder->buffer, got, at);
+			out_write(reading->to, builder->buffer, got, at);
 			progress_add_bytes(got);
 		}
 		at += got;
@@ -219,37 +89,13 @@ read_whole(const Builder *builder, Reading *reading)
 }
 
 static void
-clone_file(const Reading *reading, const Output *output)
+clone_file(const Reading *reading, const OutFile *out)
 {
 #ifdef FICLONE
-	if (ioctl(output->fd, FICLONE, reading->opened.fd) < 0)
-		fatal("could not clone file \"%s\" to \"%s\": %m", reading->path, output->path);
+	if (ioctl(out->fd, FICLONE, reading->opened.fd) < 0)
+		fatal("could not clone file \"%s\" to \"%s\": %m", reading->path, out->path);
 #else
 	fatal("file cloning is not supported on this platform");
-#endif
-}
-
-static void
-copy_range(int from, const char *from_path, uint64 from_at, const Output *output, uint64 at,
-		   uint64 len)
-{
-#ifdef __linux__
-	loff_t		in = from_at;
-	loff_t		out = at;
-
-	while (len > 0)
-	{
-		ssize_t		copied = copy_file_range(from, &in, output->fd, &out, len, 0);
-
-		if (copied < 0)
-			fatal("could not copy file range from \"%s\" to \"%s\": %m", from_path,
-				  output->path);
-		if (copied == 0)
-			fatal("could not copy file range from \"%s\": it ends early", from_path);
-		len -= copied;
-	}
-#else
-	fatal("copy_file_range is not supported on this platform");
 #endif
 }
 
@@ -258,7 +104,7 @@ static void
 copy_unread(const Builder *builder, const Reading *reading, const char *to)
 {
 	const struct stat *st = &reading->opened.st;
-	Output		output;
+	OutFile		out;
 
 	if (builder->options->method == METHOD_LINK)
 	{
@@ -267,13 +113,13 @@ copy_unread(const Builder *builder, const Reading *reading, const char *to)
 	}
 	else
 	{
-		output_create(builder, &output, to, st->st_size, st->st_mtime);
+		out_create(builder, &out, to, st->st_size, st->st_mtime);
 		if (builder->options->method == METHOD_CLONE)
-			clone_file(reading, &output);
+			clone_file(reading, &out);
 		else
-			copy_range(reading->opened.fd, reading->path, reading->opened.start, &output, 0,
+			copy_range(reading->opened.fd, reading->path, reading->opened.start, &out, 0,
 					   st->st_size);
-		output_close(builder, &output);
+		out_close(builder, &out);
 	}
 	progress_add_bytes(st->st_size);
 }
@@ -319,16 +165,16 @@ copy_source(const Builder *builder, Target *target, const Source *source, const 
 {
 	char		path[MAXPGPATH];
 	Reading		reading;
-	Output		output;
+	OutFile		out;
 
 	begin_reading(builder, target, source, &reading, path);
 	if (builder->options->method == METHOD_COPY)
 	{
-		output_create(builder, &output, to, reading.opened.st.st_size,
+		out_create(builder, &out, to, reading.opened.st.st_size,
 					  reading.opened.st.st_mtime);
-		reading.to = &output;
+		reading.to = &out;
 		read_whole(builder, &reading);
-		output_close(builder, &output);
+		out_close(builder, &out);
 	}
 	else
 	{
@@ -341,133 +187,8 @@ copy_source(const Builder *builder, Target *target, const Source *source, const 
 }
 
 /*
- * Blocks
+ * Files
  */
-
-/* How many blocks of the result, from that one on, lie together where they come from? */
-static uint32
-run_length(const BlockMap *map, uint32 from, uint32 count)
-{
-	const BlockOrigin *first = &map->origins[from];
-	uint32		run = 1;
-
-	while (from + run < count && first[run].source == first->source &&
-		   (first->source == ORIGIN_ZEROS || first[run].index == first->index + run))
-		run++;
-	return run;
-}
-
-static void
-write_zeros(Output *output, uint32 count, uint64 at)
-{
-	static const PGAlignedBlock zeros;
-
-	for (uint32 i = 0; i < count; i++)
-	{
-		output_write(output, zeros.data, BLCKSZ, at + (uint64) i * BLCKSZ);
-		if (output->summed)
-			sum_add(&output->sum, zeros.data, BLCKSZ);
-	}
-}
-
-/* Bytes of a source, by way of memory, where that is needed. */
-static void
-write_run(const Builder *builder, Output *output, int from, uint64 from_at, uint64 at, uint64 len)
-{
-	bool		ranges = builder->options->method == METHOD_COPY_FILE_RANGE;
-	const char *path = builder->map->target->path;
-
-	if (ranges)
-		copy_range(from, path, from_at, output, at, len);
-	for (uint64 done = 0; done < len && (!ranges || output->summed); done += BLOCK_BUFFER)
-	{
-		size_t		part = Min(len - done, BLOCK_BUFFER);
-		ssize_t		got = pread(from, builder->buffer, part, from_at + done);
-
-		if (got < 0)
-			fatal("could not read blocks of file \"%s\": %m", path);
-		if ((size_t) got != part)
-			fatal("could not read blocks of file \"%s\": read %zd of %zu", path, got, part);
-		if (output->summed)
-			sum_add(&output->sum, builder->buffer, part);
-		if (!ranges)
-			output_write(output, builder->buffer, part, at + done);
-	}
-}
-
-/*
- * Writes so many blocks, whose origins the map has, from that byte on.  But not
- * those of one source, if given: they are there.
- */
-static void
-write_blocks(const Builder *builder, Output *output, uint32 count, uint64 start, uint32 except)
-{
-	BlockMap   *map = builder->map;
-	uint32		run;
-
-	for (uint32 i = 0; i < count; i += run)
-	{
-		BlockOrigin origin = map->origins[i];
-		uint64		at = start + (uint64) i * BLCKSZ;
-
-		if (workers_stopping())
-			give_up();
-		run = run_length(map, i, count);
-		if (origin.source == except)
-			continue;
-		if (origin.source == ORIGIN_ZEROS)
-			write_zeros(output, run, at);
-		else
-			write_run(builder, output, map_source_fd(map, origin.source),
-					  map->sources[origin.source - ORIGIN_SOURCE].start +
-					  (uint64) origin.index * BLCKSZ, at, (uint64) run * BLCKSZ);
-		progress_add_bytes((uint64) run * BLCKSZ);
-	}
-}
-
-/* Writes an increment's header. */
-static void
-write_header(const Builder *builder, Output *output, uint32 count)
-{
-	size_t		len = incremental_header_len(count);
-	char	   *header = pg_malloc(len);
-
-	incremental_header_build(header, count, builder->map->truncation, builder->blocks);
-	output_write(output, header, len, 0);
-	if (output->summed)
-		sum_add(&output->sum, header, len);
-	pg_free(header);
-}
-
-/* Makes a file of the blocks that the map has. */
-static void
-build_of_blocks(const Builder *builder, Target *target, const char *to)
-{
-	BlockMap   *map = builder->map;
-	ManifestFile *made = &target->made;
-	uint32		count = map->length;
-	uint64		header_len = 0;
-	Output		output;
-
-	if (!target_is_whole(target))
-	{
-		count = map_list_blocks(map, builder->blocks);
-		header_len = incremental_header_len(count);
-	}
-	made->size = header_len + (uint64) count * BLCKSZ;
-	made->modified = time(NULL);
-	made->checksum_type = builder->options->checksum_type;
-	output_create(builder, &output, to, made->size, made->modified);
-	output.summed = wants_checksum(builder, target);
-	if (output.summed)
-		sum_begin(&output.sum, builder->options->checksum_type);
-	if (header_len > 0)
-		write_header(builder, &output, count);
-	write_blocks(builder, &output, count, header_len, ORIGIN_NONE);
-	if (output.summed)
-		made->checksum_len = sum_end(&output.sum, made->checksum);
-	output_close(builder, &output);
-}
 
 /*
  * Reads what tells how a file would be made.
@@ -501,7 +222,7 @@ build_file(Builder *builder, Target *target, const char *to)
 		if (map_is_copy_of_oldest(builder->map))
 			copy_source(builder, target, target->oldest, to);
 		else
-			build_of_blocks(builder, target, to);
+			rebuild_file(builder, target, to);
 		map_close(builder->map);
 	}
 	target->written = true;
@@ -522,29 +243,19 @@ replace_shared(Builder *builder, Target *target, const char *path)
 		fatal("file name \"%s\" is too long", path);
 	if (unlink(fresh) < 0 && errno != ENOENT)
 		fatal("could not remove file \"%s\": %m", fresh);
-	build_of_blocks(builder, target, fresh);
+	rebuild_file(builder, target, fresh);
 	if (rename(fresh, path) < 0)
 		fatal("could not rename file \"%s\" to \"%s\": %m", fresh, path);
 }
 
-/*
- * Gets what the manifest has of a file of the first backup: anew, if the file was
- * written to.
- */
+/* Gets what the manifest has of a file that stays as it is in the first backup. */
 static void
-sum_first(const Builder *builder, Target *target)
+keep_first(const Builder *builder, Target *target)
 {
 	char		path[MAXPGPATH];
 	Reading		reading;
 
 	begin_reading(builder, target, target->oldest, &reading, path);
-	if (target->written)
-	{
-		reading.source = NULL;
-		if (wants_checksum(builder, target) && !reading.summed)
-			sum_begin(&reading.sum, builder->options->checksum_type);
-		reading.summed = wants_checksum(builder, target);
-	}
 	if (reading.summed)
 		read_whole(builder, &reading);
 	close(reading.opened.fd);
@@ -552,55 +263,90 @@ sum_first(const Builder *builder, Target *target)
 }
 
 /*
+ * Reads a file of the first backup, before it is changed to see if it is as its
+ * manifest says, or after that to make its new checksum.
+ */
+static void
+read_first(const Builder *builder, Target *target)
+{
+	char		path[MAXPGPATH];
+	Reading		reading;
+
+	begin_reading(builder, target, target->oldest, &reading, path);
+	if (target->written || builder->chain->resumed)
+		reading.source = NULL;
+	reading.summed = target->written;
+	if (reading.summed)
+		sum_begin(&reading.sum, builder->options->checksum_type);
+	if (reading.summed || reading.source)
+		read_whole(builder, &reading);
+	close(reading.opened.fd);
+	if (reading.summed)
+		end_made(builder, target, target->oldest, &reading);
+}
+
+/*
  * Gives a file its new length.  What of its last block was there but in part is
  * not part of the result.
  */
 static void
-set_length(const Output *output, uint64 old_size, uint32 length)
+set_length(const OutFile *out, uint64 old_size, uint32 length)
 {
 	uint64		size = (uint64) length * BLCKSZ;
 	uint64		kept = Min(old_size / BLCKSZ * BLCKSZ, size);
 
-	if ((kept != old_size && ftruncate(output->fd, kept) < 0) ||
-		(size != kept && ftruncate(output->fd, size) < 0))
-		fatal("could not truncate file \"%s\": %m", output->path);
+	if ((kept != old_size && ftruncate(out->fd, kept) < 0) ||
+		(size != kept && ftruncate(out->fd, size) < 0))
+		fatal("could not truncate file \"%s\": %m", out->path);
+}
+
+static void
+change_first(const Builder *builder, Target *target, OutFile *out, uint64 old_size)
+{
+	bool		read = wants_checksum(builder, target) && !rebuild_can_patch_sum(builder, target);
+
+	/* What is damaged must not get a new checksum. */
+	if (read)
+		read_first(builder, target);
+	set_length(out, old_size, builder->map->length);
+	rebuild_in_place(builder, target, out);
+	out_close(builder, out);
+	target->written = true;
+	if (read)
+		read_first(builder, target);
 }
 
 /*
  * Makes a file of the result of the one that the first backup has.  That can be
  * done again after having been done in part: of the first backup's file nothing
- * is read, and blocks that are zeros for being past its old end stay so.
+ * gets elsewhere in it, and blocks that are zeros for being past its old end stay
+ * so.
  */
 void
 build_in_place(Builder *builder, Target *target)
 {
 	const Backup *first = &builder->chain->backups[0];
-	BlockMap   *map = builder->map;
 	char		path[MAXPGPATH];
-	Output		output = {.path = path};
+	OutFile		out = {.path = path};
 	struct stat st;
 
 	path_join(path, first->dir, target->path);
-	map_read(map, target);
-	if (!map_is_copy_of_oldest(map))
+	map_read(builder->map, target);
+	if (map_is_copy_of_oldest(builder->map))
+		keep_first(builder, target);
+	else
 	{
 		report(PG_LOG_DEBUG, PG_LOG_PRIMARY, "changing file \"%s\"", path);
-		output.fd = dir_open(first->dir, target->path, O_RDWR | PG_BINARY, &st);
-		if (st.st_nlink > 1)
-		{
-			close(output.fd);
-			replace_shared(builder, target, path);
-		}
+		out.fd = dir_open(first->dir, target->path, O_RDWR | PG_BINARY, &st);
+		if (st.st_nlink == 1)
+			change_first(builder, target, &out, st.st_size);
 		else
 		{
-			set_length(&output, st.st_size, map->length);
-			write_blocks(builder, &output, map->length, 0,
-						 ORIGIN_SOURCE + map->source_count - 1);
-			output_close(builder, &output);
+			close(out.fd);
+			replace_shared(builder, target, path);
+			target->written = true;
 		}
-		target->written = true;
 	}
-	map_close(map);
-	sum_first(builder, target);
+	map_close(builder->map);
 	progress_add_file();
 }

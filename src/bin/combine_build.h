@@ -5,25 +5,11 @@
 #ifndef PTRACK_COMBINE_BUILD_H
 #define PTRACK_COMBINE_BUILD_H
 
-#include "combine.h"
-#include "combine_blocks.h"
-#include "archive_writer.h"
+#include "combine_file.h"
 
 /* What takes a file's place is first there with this behind its name. */
 #define FRESH_SUFFIX	".ptrack_combine"
 
-/* Of one thread. */
-typedef struct Builder
-{
-	const CombineOptions *options;
-	const Chain *chain;
-	char	   *buffer;
-	BlockNumber *blocks;		/* RELSEG_SIZE of them */
-	BlockMap   *map;
-	Pack	   *pack;			/* what files are put into, or NULL */
-} Builder;
-
-extern Builder *builder_create(const CombineOptions *options, const Chain *chain);
 extern void build_nothing(Builder *builder, Target *target);
 extern void build_file(Builder *builder, Target *target, const char *to);
 extern void build_in_place(Builder *builder, Target *target);
