@@ -22,11 +22,21 @@ my $node = new_node('primary', for_core => 1, initdb => ['--wal-segsize=1'], con
 my $work = abs_path(PostgreSQL::Test::Utils::tempdir());
 my $place = PostgreSQL::Test::Utils::tempdir_short() . '/place';
 
-# A backup of a timeline that begins in the segment which the backup begins in, too.
+# Backups of a standby, and of a timeline that begins in the segment which the
+# backup begins in, too.
 my $standby = new_standby('standby', $node);
+sub backup_standby
+{
+	$standby->command_ok([ 'pg_basebackup', '-d', $standby->connstr('postgres'), '-D', "$work/$_[0]", '-c', 'fast', '--no-sync', '-Ft' ],
+		"backup of a standby: $_[0]");
+	return;
+}
+restartpoint($standby, $node);
+$node->safe_psql('postgres', 'CREATE TABLE replayed (i int)');
+catch_up($standby, $node);
+backup_standby('standby');
 $standby->promote;
-$standby->command_ok([ 'pg_basebackup', '-d', $standby->connstr('postgres'), '-D', "$work/promoted", '-c', 'fast', '--no-sync', '-Ft' ],
-	'backup of a new timeline');
+backup_standby('promoted');
 $standby->stop;
 
 mkdir $place or die $!;
@@ -258,6 +268,7 @@ is(`cat $work/all.tar | pg_ptrack verify -q -m $full{plain}/backup_manifest - 2>
 is($?, 0, 'standard input is good');
 bad('standard input without a manifest', qr/no manifest specified.*-m/s, '-');
 
+good('standby', "$work/standby");
 good('new timeline', "$work/promoted");
 
 # Options
@@ -393,11 +404,13 @@ damaged('WAL: segment size', $full{plain}, sub { flip("$_[0]/pg_wal/$wal_name", 
 damaged('WAL: short header', $full{plain}, sub { change_file("$_[0]/pg_wal/$wal_name", sub { substr($_, 2, 1) &= "\xfd" }) }, qr/no long header/);
 damaged('WAL: record', $full{plain}, sub { flip("$_[0]/pg_wal/$wal_name", $start_at + 24 + 2) }, qr/WAL record at 0\/$start on timeline 1 is damaged: its checksum does not/);
 damaged('WAL: link', $full{plain}, sub { rename "$_[0]/pg_wal", "$work/wal"; symlink "$work/wal", "$_[0]/pg_wal" }, qr/pg_wal" is a symbolic link.*-w/s);
+damaged('WAL: start of no record', $full{plain}, sub { change_manifest($_[0], sub { s/("Start-LSN": "\w+\/\w+)\w"/${1}F"/ }) }, qr/is damaged: no record can begin there/);
+damaged('WAL: start inside of a record', $full{plain}, sub { change_manifest($_[0], sub { s/("Start-LSN": "\w+\/)\w+/$1 . sprintf '%X', hex($start) + 8/e }) }, qr/WAL record at .* is damaged/);
 damaged('WAL: endless', $full{plain}, sub { change_manifest($_[0], sub { s/("End-LSN": )"[^"]*"/$1"FFFFFFFF\/FFFFFFFF"/ }) }, qr/more WAL segments are missing/);
 
 # Damage to any byte of a record is found.
 my ($from, $to) = map { hex } wal_range($busy{busy});
-for my $at (map { $from + 8 + int rand($to - $from - 8) } 1 .. 20)
+for my $at (map { $from + 8 + int(($to - $from - 8) * $_ / 20) } 0 .. 19)
 {
 	my $segment = sprintf '%08X%08X%08X', 1, 0, $at / $segment_size;
 	my $byte = substr slurp_file("$busy{busy}/pg_wal/$segment"), $at % $segment_size, 1;

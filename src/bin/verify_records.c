@@ -12,6 +12,17 @@
 #include "catalog/pg_control.h"
 #include "verify_records.h"
 
+static bool
+bad(RecordsCheck *check, const char *problem)
+{
+	check->state = RECORDS_BAD;
+	check->problem = problem;
+	return false;
+}
+
+/*
+ * Begins with a range, which may be nonsense.
+ */
 void
 records_check_begin(RecordsCheck *check, const WalRange *range)
 {
@@ -21,14 +32,8 @@ records_check_begin(RecordsCheck *check, const WalRange *range)
 	check->record = range->start;
 	if (range->start >= range->end)
 		check->state = RECORDS_GOOD;
-}
-
-static bool
-bad(RecordsCheck *check, const char *problem)
-{
-	check->state = RECORDS_BAD;
-	check->problem = problem;
-	return false;
+	else if (range->start % MAXIMUM_ALIGNOF != 0)
+		bad(check, "no record can begin there");
 }
 
 /* Begins the record at that place of a page, which has room for its length. */
