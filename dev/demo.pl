@@ -6,12 +6,14 @@
 use strict;
 use warnings FATAL => 'all';
 
+use File::Find qw(find);
 use PtrackCopy;
 use Time::HiRes qw(time);
 
 my ($work) = @ARGV or die "usage: demo.pl DIRECTORY\n";
-my ($source, $copy) = ("$work/source", "$work/copy");
+my ($source, $restored, $in_place) = ("$work/source", "$work/restored", "$work/in_place");
 my $began = time;
+my @rows;
 my @psql = ('psql', '-h', $work, '-d', 'bench');
 
 # Comes here from PGOPTIONS and the like only by accident.
@@ -113,12 +115,17 @@ sub change_source
 		'DELETE FROM shrinking WHERE i > 20000',
 		'VACUUM shrinking',
 		'VACUUM pgbench_accounts',
-		'TRUNCATE pgbench_history',
+		'TRUNCATE pgbench_history');
+	return;
+}
+
+sub change_more
+{
+	query($_) for (
 		'DROP TABLE doomed',
 		'CREATE TABLE fresh AS SELECT i, md5(i::text) FROM generate_series(1, 20000) i',
 		'CREATE INDEX ON fresh (i)',
-		'CREATE DATABASE another STRATEGY file_copy',
-	);
+		'CREATE DATABASE another STRATEGY file_copy');
 	run('pgbench', '-h', $work, '-n', '-c', 4, '-t', 200, 'bench');
 	return;
 }
@@ -130,69 +137,95 @@ sub row_sums
 	  qw(pgbench_accounts pgbench_branches pgbench_tellers pgbench_history shrinking fresh);
 }
 
-sub table_row
+sub row
 {
-	my ($what, $blocks, $seconds) = @_;
+	my ($what, $seconds, $dir) = @_;
+	my $size = defined $dir ? sprintf('%.1f', directory_bytes($dir) / 1024 / 1024) : '';
 
-	printf "  %-34s %10s %10.1f %9s\n", $what, $blocks, $blocks * 8 / 1024,
-	  defined $seconds ? sprintf('%.2f', $seconds) : '';
+	push @rows, sprintf "  %-46s %9.2f %10s\n", $what, $seconds, $size;
 	return;
+}
+
+# What a backup takes besides its WAL.
+sub directory_bytes
+{
+	my ($dir) = @_;
+	my $bytes = 0;
+
+	find({ no_chdir => 1, wanted => sub { $bytes += -s if -f && !m{/pg_wal/} } }, $dir);
+	return $bytes;
+}
+
+# A backup, full or relative to another one.
+sub backup
+{
+	my ($name, $prior) = @_;
+	my @relative = $prior ? ('-i', "$work/$prior/backup_manifest") : ();
+
+	row("pg_ptrack backup: $name",
+		timed(sub { run('pg_ptrack', 'backup', '-h', $work, '-d', 'bench', '-D', "$work/$name", '-c', 'fast', '-j', 2, @relative) }),
+		"$work/$name");
+	return;
+}
+
+# Recovers a restored backup with the rest of the WAL, and compares it with the
+# source, which is stopped.  Returns the number of pages; dies if they differ.
+sub compare_restored
+{
+	my ($data, $sums) = @_;
+
+	copy_wal($source, $data);
+	start_server($data);
+	stop_server($data);
+	my ($pages, $hints, @different) = compare_clusters($source, $data);
+
+	# After the pages: queries set hint bits, which are logged with checksums on.
+	start_server($data);
+	my $there = row_sums();
+	stop_server($data);
+	failed("row sums differ\n\noriginal:\n$sums\n\nrestored:\n$there") if $sums ne $there;
+	failed(scalar(@different) . " pages differ, among them:\n" . join "\n", splice @different, 0, 10) if @different;
+	return ($pages, $hints);
+}
+
+sub failed
+{
+	print "\nVERDICT: FAILED, $_[0]\n";
+	exit 1;
 }
 
 progress('making a database with pgbench, scale 20');
 make_source();
-
-progress('taking a base copy with pg_basebackup');
-my $full = timed(sub { run('pg_basebackup', '-h', $work, '-D', $copy, '-c', 'fast', '-X', 'none') });
-my $label = do { local (@ARGV, $/) = "$copy/backup_label"; <> };
-my ($since) = $label =~ /^START WAL LOCATION: (\S+)/ or die "no start LSN in backup_label\n";
-
-progress('changing the database');
-change_source();
-my $total = query(q{SELECT sum(pg_database_size(oid)) / 8192 FROM pg_database});
-
 my $engine = query('SELECT engine FROM pg_stat_ptrack');
-progress("bringing the blocks changed since $since onto the copy");
-my %result;
-my $refresh = timed(sub {
-	%result = refresh_copy(psql => \@psql, source => $source, target => $copy,
-		scratch => $work, since => $since);
-});
+
+progress('a full backup');
+backup('full');
+progress('changing the database, and an increment');
+change_source();
+backup('first', 'full');
+progress('changing it again, and another one');
+change_more();
+backup('second', 'first');
 my $sums = row_sums();
 stop_server($source);
 
-progress('starting the copy, which recovers from WAL');
-copy_wal($source, $copy);
-start_server($copy);
-stop_server($copy);
+progress('making one increment of two');
+row('pg_ptrack combine: first and second, an increment', timed(sub {
+	run('pg_ptrack', 'combine', '-o', "$work/both", "$work/first", "$work/second") }), "$work/both");
+progress('restoring: full and increments, by copy');
+row('pg_ptrack combine: full and that increment', timed(sub {
+	run('pg_ptrack', 'combine', '-j', 2, '-o', $restored, "$work/full", "$work/both") }), $restored);
+progress('restoring: increments onto the full backup, in place');
+run('cp', '-a', "$work/full", $in_place);
+row('pg_ptrack combine --in-place: onto full', timed(sub {
+	run('pg_ptrack', 'combine', '--in-place', '-j', 2, $in_place, "$work/first", "$work/second") }));
+progress('verifying all of them');
+run('pg_ptrack', 'verify', '-j', 2, "$work/$_") for qw(full first second both restored in_place);
 
-progress('comparing the copy with the original');
-my ($pages, $hints, @different) = compare_clusters($source, $copy);
+progress('starting what was restored, and comparing it with the original');
+my ($pages, $hints) = compare_restored($restored, $sums);
+my ($pages_in_place, $hints_in_place) = compare_restored($in_place, $sums);
 
-# After the pages: queries set hint bits, which are logged with checksums on.
-start_server($copy);
-my $copy_sums = row_sums();
-stop_server($copy);
-
-print "\n";
-printf "  %-34s %10s %10s %9s\n", '', 'blocks', 'MB', 'seconds';
-table_row('in the databases', int $total);
-table_row('copied by pg_basebackup', int $total, $full);
-table_row("changed since $since", $result{blocks});
-table_row('transferred onto the copy', $result{transferred}, $refresh);
-print "\n";
-
-if ($sums ne $copy_sums)
-{
-	print "VERDICT: FAILED, row sums differ\n\noriginal:\n$sums\n\ncopy:\n$copy_sums\n";
-	exit 1;
-}
-if (@different)
-{
-	my $count = @different;
-
-	print "VERDICT: FAILED, $count pages differ, among them:\n",
-	  map { "  $_\n" } splice @different, 0, 10;
-	exit 1;
-}
-print "VERDICT: the copy is the original (engine $engine): row sums of 6 tables agree, and $pages pages ($hints differ in hint bits only)\n";
+printf "\n  %-46s %9s %10s\n%s\n", '', 'seconds', 'MB', join '', @rows;
+print "VERDICT: what was restored is the original (engine $engine): row sums of 6 tables agree, and\n",
+  "$pages pages by copy ($hints differ in hint bits only), $pages_in_place in place ($hints_in_place)\n";
