@@ -389,10 +389,12 @@ combine(const CombineOptions *options, Chain *chain)
 	plan = plan_create(chain, options->archives);
 	plan_sort_by_weight(plan);
 	output_check(options, plan);
-	if (options->dry_run && !output_must_unpack(chain))
-		build_all(options, plan);
-	else if (!options->dry_run)
+	if (!options->dry_run)
 		make_result(options, plan);
+	else if (output_must_unpack(chain))
+		report_info("what is in compressed archives is not checked");
+	else
+		build_all(options, plan);
 	if (options->method == METHOD_LINK && !options->dry_run)
 		report_warning("files are shared: changing the result may change the backups that it is made of");
 }

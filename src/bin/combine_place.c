@@ -50,15 +50,6 @@
 #define NEW_LABEL		OWN_PREFIX "new_label"
 #define UNPACKED		OWN_PREFIX "unpacked"
 
-typedef struct Place
-{
-	const CombineOptions *options;
-	Chain	   *chain;
-	const char *dir;
-	Plan	   *plan;
-	Builder   **builders;		/* a thread each */
-} Place;
-
 /* What the full backup has, and the result does not. */
 typedef struct Vanished
 {
@@ -67,11 +58,15 @@ typedef struct Vanished
 	bool		is_dir;			/* and not the link that leads to one */
 } Vanished;
 
-typedef struct VanishedList
+typedef struct Place
 {
-	const Plan *plan;
-	Vanished   *first;			/* what is in a directory comes before it */
-} VanishedList;
+	const CombineOptions *options;
+	Chain	   *chain;
+	const char *dir;
+	Plan	   *plan;
+	Vanished   *vanished;		/* what is in a directory comes before it */
+	Builder   **builders;		/* a thread each */
+} Place;
 
 static bool unfinished = false;
 
@@ -104,8 +99,9 @@ lock_directory(const char *dir)
 
 	if (fd < 0)
 		fatal("could not open directory \"%s\": %m", dir);
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		fatal("could not lock directory \"%s\": %m", dir);
+	/* Not all file systems can do that. */
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+		fatal("backups are being combined in place in directory \"%s\" by another program", dir);
 	if (dir_has(dir, "postmaster.pid"))
 		fatal("directory \"%s\" has a server's lock file \"postmaster.pid\"", dir);
 }
@@ -304,28 +300,26 @@ find_directory(const Plan *plan, const char *path)
 static void
 note_vanished(void *arg, const char *path, const struct stat *st, const char *link)
 {
-	VanishedList *list = arg;
+	Place	   *place = arg;
 	Vanished   *vanished;
 
-	if (S_ISDIR(st->st_mode) ? find_directory(list->plan, path) != NULL :
-		plan_find(list->plan, path) != NULL)
+	if (S_ISDIR(st->st_mode) ? find_directory(place->plan, path) != NULL :
+		plan_find(place->plan, path) != NULL)
 		return;
-	if (strncmp(path, OWN_PREFIX, strlen(OWN_PREFIX)) == 0 || strcmp(path, LABEL_NAME) == 0)
+	if (strncmp(path, OWN_PREFIX, strlen(OWN_PREFIX)) == 0 || strcmp(path, LABEL_NAME) == 0 ||
+		strcmp(path, MANIFEST_NAME) == 0)
 		return;
 	vanished = pg_malloc0(sizeof(Vanished));
 	vanished->path = pg_strdup(path);
 	vanished->is_dir = S_ISDIR(st->st_mode) && link == NULL;
-	vanished->next = list->first;
-	list->first = vanished;
+	vanished->next = place->vanished;
+	place->vanished = vanished;
 }
 
 static void
 remove_vanished(const Place *place)
 {
-	VanishedList list = {.plan = place->plan};
-
-	dir_walk(place->dir, note_vanished, &list);
-	for (const Vanished *vanished = list.first; vanished != NULL; vanished = vanished->next)
+	for (const Vanished *vanished = place->vanished; vanished != NULL; vanished = vanished->next)
 	{
 		char		path[MAXPGPATH];
 
@@ -510,6 +504,7 @@ make_plan(Place *place)
 		fatal("file \"%s\" is missing in backup \"%s\"", CONTROL_NAME,
 			  chain_last(place->chain)->dir);
 	check_names(place->plan);
+	dir_walk(place->dir, note_vanished, place);
 	plan_sort_by_weight(place->plan);
 	place->builders = pg_malloc0(jobs * sizeof(Builder *));
 	for (int i = 0; i < jobs; i++)
@@ -561,7 +556,10 @@ place_combine(const CombineOptions *options, Chain *chain)
 	make_plan(&place);
 
 	if (options->dry_run && output_must_unpack(chain))
+	{
+		report_info("what is in compressed archives is not checked");
 		return;
+	}
 
 	/* What can be found to be wrong is, before anything is changed. */
 	unpack(&place);
