@@ -102,6 +102,15 @@ sub from_archives
 	return $dir;
 }
 
+sub to_archives
+{
+	my ($name, $options, @backups) = @_;
+	my $dir = new_dir();
+
+	command_ok([ 'pg_ptrack', 'combine', '-Ft', '-o', $dir, @$options, @backups ], $name);
+	command_ok([ 'pg_ptrack', 'verify', '-q', $dir ], "$name: pg_ptrack verify agrees");
+	return $dir;
+}
 same_trees(from_archives('archives', [], @chain), $core, 'archives');
 same_trees(from_archives('archives, in threads', [ '-j', 4 ], @chain), $core, 'archives, in threads');
 same_trees(from_archives('copy_file_range', ['--copy-file-range'], @chain), $core, 'copy_file_range');
@@ -117,20 +126,21 @@ system_or_bail('cp', '-a', $chain[0], $whole);
 system_or_bail('gzip', '-q1', glob "$whole/*.tar");
 same_trees(from_archives('a compressed full backup', [], $whole, @chain[ 1 .. 4 ]), $core, 'a compressed full backup');
 
+same_trees(from_archives('the same, in threads', [ '-j', 3, '--copy-file-range' ], $whole, @chain[ 1 .. 4 ]), $core,
+	'the same, in threads');
+same_trees(from_archives('the same, to archives and back', [], to_archives('to archives', ['-N'], $whole, @chain[ 1 .. 4 ])),
+	$core, 'the same, to archives and back');
+same_trees(from_archives('a compressed full backup alone', [], $whole), $plain[0], 'a compressed full backup alone');
+my $no_manifest = new_dir();
+system_or_bail('cp', '-a', $whole, $no_manifest);
+drop_manifest($no_manifest);
+same_trees(from_archives('without a manifest', [], $no_manifest, @chain[ 1 .. 4 ]), $core, 'without a manifest');
+
 my $place = copy_dir($plain[0]);
 command_ok([ 'pg_ptrack', 'combine', '-N', '--in-place', $place, @chain[ 1 .. 4 ] ], 'in place');
 same_trees($place, $core, 'in place');
 
 # Results that are archives
-sub to_archives
-{
-	my ($name, $options, @backups) = @_;
-	my $dir = new_dir();
-
-	command_ok([ 'pg_ptrack', 'combine', '-Ft', '-o', $dir, @$options, @backups ], $name);
-	command_ok([ 'pg_ptrack', 'verify', '-q', $dir ], "$name: pg_ptrack verify agrees");
-	return $dir;
-}
 my $made = to_archives('to archives', ['-N'], @chain);
 is_deeply([ sort map { s{.*/}{}r } glob "$made/*" ], [ sort map { s{.*/}{}r } glob "$chain[0]/*" ],
 	'they are those of pg_basebackup');
@@ -154,15 +164,21 @@ command_fails_like([ 'pg_ptrack', 'combine', '--link', '-o', new_dir(), mapped_f
 	qr/cannot be linked or cloned/, 'archives cannot be linked');
 command_fails_like([ 'pg_ptrack', 'combine', '-o', new_dir(), @chain ],
 	qr/tablespace at ".*" has no tablespace mapping/, 'tablespaces have to be mapped');
-my $cut = new_dir();
-system_or_bail('cp', '-a', $chain[2], $cut);
-for my $archive (glob "$cut/base.tar*")
+for my $number (0 .. 2)
 {
-	truncate $archive, (-s $archive) / 2 or die "could not truncate $archive: $!";
+	my @cut = ($number == 0 ? $whole : $chain[0], @chain[ 1, 2 ]);
+	my $dir = new_dir();
+	my $out = new_dir();
+
+	system_or_bail('cp', '-a', $cut[$number], $dir);
+	for my $archive (glob "$dir/base.tar*")
+	{
+		truncate $archive, (-s $archive) / 2 or die "could not truncate $archive: $!";
+	}
+	$cut[$number] = $dir;
+	command_fails_like([ 'pg_ptrack', 'combine', '-o', $out, mapped_from_server(), @cut ],
+		qr/could not read|ends|truncated/i, "half an archive of backup $number is refused");
+	ok(!-e $out, 'and nothing is left');
 }
-my $out = new_dir();
-command_fails_like([ 'pg_ptrack', 'combine', '-o', $out, mapped_from_server(), @chain[ 0, 1 ], $cut ],
-	qr/could not read|ends|truncated/i, 'half an archive is refused');
-ok(!-e $out, 'and nothing is left');
 
 done_testing();

@@ -5,6 +5,7 @@
 #include "postgres_fe.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 #include "combine.h"
@@ -28,8 +29,17 @@
 typedef struct Combining
 {
 	const CombineOptions *options;
+	const Plan *plan;
 	Builder   **builders;		/* a thread each */
+	atomic_int	next_archive;
 } Combining;
+
+/* An archive whose files one of them makes. */
+typedef struct Turn
+{
+	Combining  *combining;
+	int			thread;
+} Turn;
 
 enum
 {
@@ -292,28 +302,82 @@ static void
 build_target(void *arg, int thread, Target *target)
 {
 	const Combining *combining = arg;
+	Builder    *builder = combining->builders[thread];
 	char		name[MAXPGPATH];
 	char		path[MAXPGPATH];
 
 	if (combining->options->dry_run)
 	{
-		build_nothing(combining->builders[thread], target);
+		build_nothing(builder, target);
 		return;
 	}
+
+	/* In its turn, if it can only be made of what is come by. */
+	if (source_is_streamed(builder->chain, target->oldest) && builder->stream == NULL)
+		return;
 	result_path(name, target);
 	path_join(path, combining->options->output, name);
-	build_file(combining->builders[thread], target, path);
+	build_file(builder, target, path);
+}
+
+static void
+build_of_stream(void *arg, const char *path, TarInput *input)
+{
+	const Turn *turn = arg;
+	const Combining *combining = turn->combining;
+	Builder    *builder = combining->builders[turn->thread];
+	Target	   *target = plan_find(combining->plan, path);
+
+	if (target == NULL || !source_is_streamed(builder->chain, target->oldest))
+		return;
+	builder->stream = input;
+	build_target(turn->combining, turn->thread, target);
+	builder->stream = NULL;
+}
+
+static void
+stream_archives(void *shared, int thread)
+{
+	Combining  *combining = shared;
+	const Archives *archives = combining->plan->chain->backups[0].input.archives;
+	Turn		turn = {.combining = combining,.thread = thread};
+
+	while (!workers_stopping())
+	{
+		int			next = atomic_fetch_add(&combining->next_archive, 1);
+
+		if (next >= archives_count(archives))
+			break;
+		archives_stream(archives, next, build_of_stream, &turn);
+	}
+}
+
+/* Makes the files that the first backup is a source of, as they are come by. */
+static void
+build_streamed(Combining *combining)
+{
+	const Plan *plan = combining->plan;
+
+	workers_run(combining->options->jobs, stream_archives, combining);
+	for (size_t i = 0; i < plan->target_count; i++)
+	{
+		if (!plan->targets[i]->written)
+			fatal("file \"%s\" is missing in backup \"%s\"", plan->targets[i]->path,
+				  plan->chain->backups[0].dir);
+	}
 }
 
 static void
 build_all(const CombineOptions *options, const Plan *plan)
 {
-	Combining	combining = {.options = options};
+	Combining	combining = {.options = options,.plan = plan};
 
 	combining.builders = pg_malloc0(options->jobs * sizeof(Builder *));
 	for (int i = 0; i < options->jobs; i++)
 		combining.builders[i] = builder_create(options, plan->chain);
 	plan_for_each(plan, options->jobs, build_target, &combining);
+	if (plan->chain->backups[0].input.streamed && !options->dry_run)
+		build_streamed(&combining);
 }
 
 /* Makes a file of the result durable that is not a target. */
@@ -388,6 +452,9 @@ combine(const CombineOptions *options, Chain *chain)
 	chain_read(chain);
 	plan = plan_create(chain, options->archives);
 	plan_sort_by_weight(plan);
+	if (chain->full && chain->backups[0].input.archives && !options->archives)
+		chain->backups[0].input.streamed =
+			archives_compressed(chain->backups[0].input.archives);
 	output_check(options, plan);
 	if (!options->dry_run)
 		make_result(options, plan);

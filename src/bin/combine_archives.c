@@ -9,9 +9,14 @@
  * of pieces of several backups, and each archive has its files in an order of its
  * own.  So once it is known which members are needed at all, a second pass unpacks
  * those to a file that has no name, and goes when the program ends.  It takes as
- * much room on disk as they do: for increments, that is what changed; for a full
- * backup, it is its size.  In memory, there is what is known of each member, and
- * the few small files that have to be read before it is known what is needed.
+ * much room on disk as they do, which is about what changed.
+ *
+ * One backup does not need that: the full one.  Its archives are read from their
+ * beginning to their end, and the files that it is a source of are made as they
+ * are come by.  But not if the result is archives, for they have an order, too.
+ *
+ * In memory, there is what is known of each member, and the few small files that
+ * have to be read before it is known what is needed.
  */
 #include "postgres_fe.h"
 
@@ -180,6 +185,20 @@ set_stat(struct stat *st, const Member *member)
 	st->st_size = (off_t) member->size;
 	st->st_mtime = (time_t) member->modified;
 	st->st_nlink = 1;
+}
+
+/*
+ * Sets *st to what there is to know of a file.  False: there is none.
+ */
+bool
+archives_stat(const Archives *archives, const char *path, struct stat *st)
+{
+	const Member *member = find_member(archives, path);
+
+	if (member == NULL || member->type != TAR_FILE)
+		return false;
+	set_stat(st, member);
+	return true;
 }
 
 /*
@@ -415,4 +434,27 @@ archives_unpack(Archives *archives, int fd, uint64 *len, file_needed_fn needed, 
 		}
 		tar_input_close(input);
 	}
+}
+
+/*
+ * Tells of each file of an archive when its data can be read from the input.
+ */
+void
+archives_stream(const Archives *archives, int archive, file_stream_fn file, void *arg)
+{
+	TarInput   *input = open_archive(archives, archive);
+	TarMember	member;
+
+	while (next_member(input, &member))
+	{
+		if (member.type == TAR_FILE)
+			file(arg, member.path, input);
+	}
+	tar_input_close(input);
+}
+
+int
+archives_count(const Archives *archives)
+{
+	return archives->count;
 }

@@ -51,6 +51,22 @@ source_open(const Chain *chain, const Target *target, const Source *source, Open
 			  input->dir, path, (long long) opened->st.st_size, source->size);
 }
 
+void
+source_close(OpenSource *opened)
+{
+	if (opened->fd >= 0)
+		close(opened->fd);
+}
+
+/*
+ * Can it only be read when it is come by?
+ */
+bool
+source_is_streamed(const Chain *chain, const Source *source)
+{
+	return chain->backups[source->backup].input.streamed;
+}
+
 /*
  * To be read with map_read.  The buffer has BLOCK_BUFFER bytes, and may be used
  * in between.
@@ -216,7 +232,7 @@ take_increment(BlockMap *map, int number, uint32 limit)
 	source_open(map->chain, map->target, from->source, &opened);
 	check_contents(map, from->source, &opened);
 	read_header(map, from->source, &opened, &header);
-	close(opened.fd);
+	source_close(&opened);
 	if (number == 0)
 	{
 		begin_file(map, &header);
@@ -242,8 +258,9 @@ take_whole(BlockMap *map, int number, uint32 limit)
 	OpenSource	opened;
 
 	source_open(map->chain, map->target, from->source, &opened);
-	close(opened.fd);
+	source_close(&opened);
 	from->start = opened.start;
+	from->size = opened.st.st_size;
 	limit = Min(limit, opened.st.st_size / BLCKSZ);
 	for (uint32 b = 0; b < limit; b++)
 	{

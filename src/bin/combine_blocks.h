@@ -26,13 +26,14 @@ typedef struct BlockSource
 {
 	const Source *source;
 	uint64		start;			/* of its blocks, in what is opened */
+	uint64		size;			/* if it is whole, in bytes */
 	int			fd;				/* -1: not open */
 } BlockSource;
 
 /* A source that is read. */
 typedef struct OpenSource
 {
-	int			fd;
+	int			fd;				/* -1: to be read when it is come by */
 	uint64		start;			/* of its contents, in what was opened */
 	struct stat st;
 } OpenSource;
@@ -62,5 +63,7 @@ extern void map_close(BlockMap *map);
 
 extern void source_open(const Chain *chain, const Target *target, const Source *source,
 						OpenSource *opened);
+extern void source_close(OpenSource *opened);
+extern bool source_is_streamed(const Chain *chain, const Source *source);
 
 #endif							/* PTRACK_COMBINE_BLOCKS_H */

@@ -36,6 +36,18 @@ typedef struct Reading
  * Whole files
  */
 
+/* Returns the number of bytes that were read, 0 at the end, or -1. */
+static ssize_t
+read_part(const Builder *builder, const OpenSource *from, uint64 at)
+{
+	size_t		len = Min(from->st.st_size - at, BLOCK_BUFFER);
+
+	if (from->fd >= 0)
+		return pread(from->fd, builder->buffer, len, from->start + at);
+	stream_read(builder, builder->buffer, len);
+	return len;
+}
+
 /* Returns the number of bytes; *context: of the source's checksum. */
 static uint64
 read_through(const Builder *builder, Reading *reading, pg_checksum_context *context)
@@ -46,8 +58,7 @@ read_through(const Builder *builder, Reading *reading, pg_checksum_context *cont
 	uint64		at = 0;
 	ssize_t		got = 0;
 
-	while (at < size && (got = pread(from->fd, builder->buffer, Min(size - at, BLOCK_BUFFER),
-									 from->start + at)) > 0)
+	while (at < size && (got = read_part(builder, from, at)) > 0)
 	{
 		if (workers_stopping())
 			give_up();
@@ -168,7 +179,7 @@ copy_source(const Builder *builder, Target *target, const Source *source, const 
 	OutFile		out;
 
 	begin_reading(builder, target, source, &reading, path);
-	if (builder->options->method == METHOD_COPY)
+	if (builder->options->method == METHOD_COPY || reading.opened.fd < 0)
 	{
 		out_create(builder, &out, to, reading.opened.st.st_size,
 					  reading.opened.st.st_mtime);
@@ -182,7 +193,7 @@ copy_source(const Builder *builder, Target *target, const Source *source, const 
 		if (reading.summed)
 			read_whole(builder, &reading);
 	}
-	close(reading.opened.fd);
+	source_close(&reading.opened);
 	end_made(builder, target, source, &reading);
 }
 
@@ -204,7 +215,7 @@ build_nothing(Builder *builder, Target *target)
 		return;
 	}
 	source_open(builder->chain, target, target->newest, &opened);
-	close(opened.fd);
+	source_close(&opened);
 }
 
 /*
@@ -258,7 +269,7 @@ keep_first(const Builder *builder, Target *target)
 	begin_reading(builder, target, target->oldest, &reading, path);
 	if (reading.summed)
 		read_whole(builder, &reading);
-	close(reading.opened.fd);
+	source_close(&reading.opened);
 	end_made(builder, target, target->oldest, &reading);
 }
 
@@ -280,7 +291,7 @@ read_first(const Builder *builder, Target *target)
 		sum_begin(&reading.sum, builder->options->checksum_type);
 	if (reading.summed || reading.source)
 		read_whole(builder, &reading);
-	close(reading.opened.fd);
+	source_close(&reading.opened);
 	if (reading.summed)
 		end_made(builder, target, target->oldest, &reading);
 }

@@ -76,6 +76,26 @@ has_wanted_checksum(const Builder *builder, const Source *source)
 }
 
 /*
+ * Reads exactly so many bytes of the file that is come by.
+ */
+void
+stream_read(const Builder *builder, char *to, size_t len)
+{
+	while (len > 0)
+	{
+		ssize_t		got = tar_input_read(builder->stream, to, len);
+
+		if (got < 0)
+			fatal("%s", tar_input_problem(builder->stream));
+		if (got == 0)
+			fatal("a file ends early in an archive of backup \"%s\"",
+				  builder->chain->backups[0].dir);
+		to += got;
+		len -= got;
+	}
+}
+
+/*
  * Writing
  */
 

@@ -19,6 +19,7 @@ typedef struct Builder
 	BlockNumber *blocks;		/* RELSEG_SIZE of them */
 	BlockMap   *map;
 	Pack	   *pack;			/* what files are put into, or NULL */
+	TarInput   *stream;			/* has the file that is come by, or NULL */
 } Builder;
 
 /* A file that is written. */
@@ -37,6 +38,7 @@ extern int	sum_end(pg_checksum_context *sum, uint8 *checksum);
 extern bool wants_checksum(const Builder *builder, const Target *target);
 extern bool has_wanted_checksum(const Builder *builder, const Source *source);
 
+extern void stream_read(const Builder *builder, char *to, size_t len);
 extern void out_create(const Builder *builder, OutFile *out, const char *path, uint64 size,
 					   int64 modified);
 extern void out_write(const OutFile *out, const char *bytes, size_t len, uint64 at);

@@ -22,7 +22,8 @@ input_find(Input *input)
 
 /*
  * Opens what has a file's data, from *start on, and sets *st to what there is to
- * know of the file.  Gives up if there is none.
+ * know of the file.  Gives up if there is none.  Returns -1 if data are read when
+ * they are come by.
  */
 int
 input_open(const Input *input, const char *path, struct stat *st, uint64 *start)
@@ -32,6 +33,8 @@ input_open(const Input *input, const char *path, struct stat *st, uint64 *start)
 	*start = 0;
 	if (input->archives == NULL)
 		return dir_open(input->dir, path, O_RDONLY | PG_BINARY, st);
+	if (input->streamed && archives_stat(input->archives, path, st))
+		return -1;
 	fd = archives_try_open(input->archives, path, st, start);
 	if (fd < 0)
 		fatal("file \"%s\" is missing in backup \"%s\"", path, input->dir);

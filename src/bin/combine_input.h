@@ -11,6 +11,7 @@ typedef struct Input
 {
 	const char *dir;
 	Archives   *archives;		/* NULL: files are in the directory */
+	bool		streamed;		/* files are read when they are come by */
 } Input;
 
 extern void input_find(Input *input);

@@ -18,6 +18,13 @@
 #include "paths.h"
 #include "report.h"
 
+/* Which files of which backup are needed. */
+typedef struct Needed
+{
+	const Plan *plan;
+	int			backup;
+} Needed;
+
 /*
  * Directories
  */
@@ -137,12 +144,6 @@ output_must_unpack(const Chain *chain)
 	return false;
 }
 
-typedef struct Needed
-{
-	const Plan *plan;
-	int			backup;
-} Needed;
-
 static bool
 is_needed(void *arg, const char *path)
 {
@@ -170,10 +171,11 @@ output_unpack(const Plan *plan, const char *path)
 		fatal("could not remove file \"%s\": %m", path);
 	for (int i = 0; i < chain->count; i++)
 	{
+		const Input *input = &chain->backups[i].input;
 		Needed		needed = {.plan = plan,.backup = i};
 
-		if (chain->backups[i].input.archives)
-			archives_unpack(chain->backups[i].input.archives, fd, &len, is_needed, &needed);
+		if (input->archives && !input->streamed)
+			archives_unpack(input->archives, fd, &len, is_needed, &needed);
 	}
 }
 

@@ -38,6 +38,7 @@ typedef struct Rebuild
 
 	/* The whole file that blocks are taken from, if that is checked. */
 	uint32		base;			/* BlockOrigin's source; ORIGIN_NONE: not checked */
+	bool		streamed;		/* it is read when it is come by */
 	uint64		base_read;		/* so many bytes of it */
 	pg_checksum_context base_sum;
 
@@ -75,28 +76,45 @@ read_bytes(const Rebuild *rebuild, int fd, char *to, size_t len, uint64 at)
 static void
 begin_base(Rebuild *rebuild, const Target *target)
 {
-	if (!target_is_whole(target) || target->oldest->checksum_len == 0 ||
-		rebuild->map->chain->resumed || (rebuild->by_range && !rebuild->summed))
+	if (!target_is_whole(target))
+		return;
+	rebuild->streamed = source_is_streamed(rebuild->map->chain, target->oldest);
+	if (!rebuild->streamed &&
+		(target->oldest->checksum_len == 0 || rebuild->map->chain->resumed ||
+		 (rebuild->by_range && !rebuild->summed)))
 		return;
 	rebuild->base = ORIGIN_SOURCE + rebuild->map->source_count - 1;
 	sum_begin(&rebuild->base_sum, target->oldest->checksum_type);
+}
+
+/* Bytes of a source; of that one, always those that are next. */
+static void
+read_source(Rebuild *rebuild, uint32 source, char *to, size_t len, uint64 at)
+{
+	if (source == rebuild->base && rebuild->streamed)
+		stream_read(rebuild->builder, to, len);
+	else
+		read_bytes(rebuild, map_source_fd(rebuild->map, source), to, len, at);
+	if (source == rebuild->base)
+	{
+		sum_add(&rebuild->base_sum, to, len);
+		rebuild->base_read += len;
+	}
 }
 
 /* Reads it up to there. */
 static void
 read_base(Rebuild *rebuild, uint64 to)
 {
-	uint64		start = rebuild->map->sources[rebuild->base - ORIGIN_SOURCE].start;
+	const BlockSource *base = &rebuild->map->sources[rebuild->base - ORIGIN_SOURCE];
 
-	to = Min(to, rebuild->map->target->oldest->size);
+	to = Min(to, base->size);
 	while (rebuild->base_read < to)
 	{
 		size_t		len = Min(to - rebuild->base_read, BLOCK_BUFFER);
 
-		read_bytes(rebuild, map_source_fd(rebuild->map, rebuild->base), rebuild->builder->old,
-				   len, start + rebuild->base_read);
-		sum_add(&rebuild->base_sum, rebuild->builder->old, len);
-		rebuild->base_read += len;
+		read_source(rebuild, rebuild->base, rebuild->builder->old, len,
+					base->start + rebuild->base_read);
 	}
 }
 
@@ -106,7 +124,9 @@ end_base(Rebuild *rebuild)
 	const Source *source = rebuild->map->target->oldest;
 	uint8		computed[PG_CHECKSUM_MAX_LENGTH];
 
-	read_base(rebuild, source->size);
+	read_base(rebuild, PG_UINT64_MAX);
+	if (source->checksum_len == 0)
+		return;
 	if (sum_end(&rebuild->base_sum, computed) != source->checksum_len ||
 		memcmp(computed, source->checksum, source->checksum_len) != 0)
 		fatal("checksum of file \"%s/%s\" is not that of its manifest",
@@ -195,25 +215,22 @@ static void
 put_run(Rebuild *rebuild, const BlockOrigin *origin, uint32 count, uint64 at)
 {
 	char	   *buffer = rebuild->builder->buffer;
-	int			fd = map_source_fd(rebuild->map, origin->source);
+	bool		by_range = rebuild->by_range &&
+		!(rebuild->streamed && origin->source == rebuild->base);
 	uint64		from = block_at(rebuild, origin);
 	uint64		len = (uint64) count * BLCKSZ;
 
-	if (rebuild->by_range)
-		copy_range(fd, rebuild->map->target->path, from, rebuild->out, at, len);
-	if (rebuild->by_range && !rebuild->summed)
+	if (by_range)
+		copy_range(map_source_fd(rebuild->map, origin->source), rebuild->map->target->path, from,
+				   rebuild->out, at, len);
+	if (by_range && !rebuild->summed)
 		return;
 	for (uint64 done = 0; done < len; done += BLOCK_BUFFER)
 	{
 		size_t		part = Min(len - done, BLOCK_BUFFER);
 
-		read_bytes(rebuild, fd, buffer, part, from + done);
-		if (origin->source == rebuild->base)
-		{
-			sum_add(&rebuild->base_sum, buffer, part);
-			rebuild->base_read += part;
-		}
-		put_bytes(rebuild, buffer, part, at + done, rebuild->by_range);
+		read_source(rebuild, origin->source, buffer, part, from + done);
+		put_bytes(rebuild, buffer, part, at + done, by_range);
 	}
 }
 
