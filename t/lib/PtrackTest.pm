@@ -93,6 +93,8 @@ sub new_standby
 	my ($name, $of, %options) = @_;
 	my $standby = PostgreSQL::Test::Cluster->new($name);
 
+	# What it still has to learn from WAL of another server would be out of reach.
+	await_answers($of) if follows_wal();
 	$of->backup($name);
 	$standby->init_from_backup($of, $name, has_streaming => 1);
 	$standby->append_conf('postgresql.conf', ($options{conf} // '') . "\n" . wal_from($of));
