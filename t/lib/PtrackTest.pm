@@ -93,8 +93,8 @@ sub new_standby
 	my ($name, $of, %options) = @_;
 	my $standby = PostgreSQL::Test::Cluster->new($name);
 
-	# What it still has to learn from WAL of another server would be out of reach.
-	await_answers($of) if follows_wal();
+	# What that one still has to read from another server's WAL would be out of reach.
+	await_file($of, $of->safe_psql('postgres', 'SELECT redo_lsn FROM pg_control_checkpoint()')) if follows_wal();
 	$of->backup($name);
 	$standby->init_from_backup($of, $name, has_streaming => 1);
 	$standby->append_conf('postgresql.conf', ($options{conf} // '') . "\n" . wal_from($of));
@@ -165,18 +165,27 @@ sub await_answers
 }
 
 # Waits until there is a summary that ends at that redo point.
-sub await_summary
+sub await_file
 {
 	my ($node, $redo) = @_;
 	my $name = sprintf '%08X%08X.summary', map { hex } split m{/}, $redo;
-	my $works = q{current_setting('ptrack.map_size', true) <> '0' AND current_setting('max_worker_processes') <> '0'};
 
-	return if $node->safe_psql('postgres', "SELECT $works AND NOT pg_is_in_recovery()") ne 't';
 	poll_until(sub {
 		# A question about coverage wakes the worker.
 		$node->psql('postgres', 'SELECT ptrack_init_lsn()');
 		return glob $node->data_dir . "/ptrack/*$name";
-	}) or die $node->name . " publishes no summary that ends at $redo";
+	}) or die $node->name . " has no summary that ends at $redo";
+	return;
+}
+
+# The same, on a primary whose worker is there.
+sub await_summary
+{
+	my ($node, $redo) = @_;
+	my $works = q{current_setting('ptrack.map_size', true) <> '0' AND current_setting('max_worker_processes') <> '0'};
+
+	await_file($node, $redo)
+	  if $node->safe_psql('postgres', "SELECT $works AND NOT pg_is_in_recovery()") eq 't';
 	return;
 }
 
