@@ -5,6 +5,9 @@ EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(dir $(firstw
 
 MODULE_big = ptrack
 OBJS = \
+	src/backup_api.o \
+	src/backup_list.o \
+	src/backup_read.o \
 	src/chain.o \
 	src/change_gather.o \
 	src/change_merge.o \

@@ -36,6 +36,9 @@ die() {
 	exit 1
 }
 
+# What pg_ptrack is built with.
+client_packages=(libarchive-dev liblz4-dev libyajl-dev libzstd-dev)
+
 # need_packages NAME...: makes sure that these Debian packages are installed.
 need_packages() {
 	local missing=() name

@@ -196,6 +196,46 @@ CREATE VIEW pg_stat_progress_ptrack AS
 GRANT SELECT ON pg_stat_progress_ptrack TO PUBLIC;
 
 /*
+ * For pg_ptrack, and other clients that make base backups.
+ */
+CREATE FUNCTION ptrack_await_summary(lsn pg_lsn, seconds integer DEFAULT 60)
+RETURNS boolean
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION ptrack_await_summary(pg_lsn, integer) IS
+'waits until what changed before a redo point is durable';
+
+CREATE FUNCTION ptrack_backup_files(
+	OUT path text,
+	OUT kind "char",
+	OUT size bigint,
+	OUT modified bigint,
+	OUT target text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10000;
+
+COMMENT ON FUNCTION ptrack_backup_files() IS
+'directories, files and links of tablespaces that a base backup consists of';
+
+CREATE FUNCTION ptrack_backup_read(paths text[], start bigint, length bigint, check_before pg_lsn)
+RETURNS SETOF bytea
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1000;
+
+COMMENT ON FUNCTION ptrack_backup_read(text[], bigint, bigint, pg_lsn) IS
+'contents of files, for a base backup';
+
+CREATE FUNCTION ptrack_backup_read_blocks(paths text[], maps bytea[], blocks bigint[], check_before pg_lsn)
+RETURNS SETOF bytea
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1000;
+
+COMMENT ON FUNCTION ptrack_backup_read_blocks(text[], bytea[], bigint[], pg_lsn) IS
+'contents of some blocks of files, for an incremental backup';
+
+/*
  * What shows paths or activity is for those who monitor the server, and what
  * shows contents is for whom it is granted to.
  */
@@ -208,6 +248,10 @@ REVOKE ALL ON FUNCTION ptrack_changed_blocks(pg_lsn, pg_lsn, uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_get_block(text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_get_blocks(pg_lsn) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_get_blocks(pg_lsn, uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_await_summary(pg_lsn, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_backup_files() FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_backup_read(text[], bigint, bigint, pg_lsn) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_backup_read_blocks(text[], bytea[], bigint[], pg_lsn) FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION ptrack_get_pagemapset(pg_lsn) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION ptrack_get_change_stat(pg_lsn) TO pg_monitor;

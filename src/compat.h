@@ -33,9 +33,10 @@ typedef Oid RelFileNumber;
 #error "ptrack needs native 64-bit atomic operations: simulated ones take locks"
 #endif
 
-/* 16 gave all of these new names. */
+/* 16 gave all of these new names, and a header of its own to variable lengths. */
 #if PG_VERSION_NUM >= 160000
 #include "storage/relfilelocator.h"
+#include "varatt.h"
 #else
 #include "storage/relfilenode.h"
 

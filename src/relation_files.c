@@ -109,6 +109,17 @@ parse_directory(const char *path, RelationFile *file)
 }
 
 /*
+ * Is that the path of a relation file?  Any fork counts.
+ */
+bool
+relation_file_is(const char *path, RelationFile *file)
+{
+	const char *name = parse_directory(path, file);
+
+	return name != NULL && parse_file_name(name, file);
+}
+
+/*
  * Parses a path, as in a page map.  ERROR unless it is the path of a relation
  * file: so nothing outside of the data directory and its tablespaces can be
  * named, and nothing else inside.
@@ -116,9 +127,7 @@ parse_directory(const char *path, RelationFile *file)
 void
 relation_file_parse(const char *path, RelationFile *file)
 {
-	const char *name = parse_directory(path, file);
-
-	if (name == NULL || !parse_file_name(name, file))
+	if (!relation_file_is(path, file))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"%s\" is not the path of a relation file", path),

@@ -25,6 +25,7 @@ typedef struct RelationFiles
 } RelationFiles;
 
 extern void relation_file_path(const RelationFile *file, char *path);
+extern bool relation_file_is(const char *path, RelationFile *file);
 extern void relation_file_parse(const char *path, RelationFile *file);
 extern bool relation_file_blocks(const char *path, BlockNumber *blocks);
 extern bool relation_is_unlogged(const RelFileLocator *rlocator);

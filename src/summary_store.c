@@ -36,6 +36,9 @@
 #define SUMMARY_NAME_LEN	(8 + 16 + 16 + sizeof(SUMMARY_SUFFIX) - 1)
 #define TEMPORARY_SUFFIX	".tmp"
 
+/* Files by which a backup of pg_ptrack says which history it is of. */
+#define LINEAGE_PREFIX		"lineage"
+
 /*
  * Names
  */
@@ -100,6 +103,14 @@ add_summary(StoreList *list, const StoredSummary *summary, int *room)
 	list->summaries[list->count++] = *summary;
 }
 
+/* Is it of no use to a server that starts with it? */
+static bool
+is_left_behind(const char *name)
+{
+	return has_suffix(name, TEMPORARY_SUFFIX) ||
+		strncmp(name, LINEAGE_PREFIX, strlen(LINEAGE_PREFIX)) == 0;
+}
+
 static void
 add_file(StoreList *list, const char *name, int *room)
 {
@@ -107,7 +118,7 @@ add_file(StoreList *list, const char *name, int *room)
 
 	if (parse_summary_name(name, &summary))
 		add_summary(list, &summary, room);
-	else if (name[0] != '.' && !has_suffix(name, TEMPORARY_SUFFIX))
+	else if (name[0] != '.' && !is_left_behind(name))
 		ereport(WARNING,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("ignoring file \"%s/%s\": its name is not that of a change summary",
@@ -125,6 +136,17 @@ add_files(StoreList *list, DIR *dir)
 	while (errno = 0, (de = readdir(dir)) != NULL)
 		add_file(list, de->d_name, &room);
 	return errno == 0;
+}
+
+/*
+ * Is that the name of a summary?
+ */
+bool
+store_is_summary_name(const char *name)
+{
+	StoredSummary summary;
+
+	return parse_summary_name(name, &summary);
 }
 
 /*
@@ -417,9 +439,9 @@ store_remove_covered(const StoredSummary *by)
 	}
 }
 
-/* Removes the files of the store that have that suffix; NULL means all. */
+/* Removes the files of the store, all of them or those that are of no use. */
 static void
-remove_files(const char *suffix)
+remove_files(bool all)
 {
 	DIR		   *dir = AllocateDir(STORE_DIRECTORY);
 	struct dirent *de;
@@ -431,7 +453,7 @@ remove_files(const char *suffix)
 		char		path[MAXPGPATH];
 
 		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0 ||
-			(suffix && !has_suffix(de->d_name, suffix)))
+			!(all || is_left_behind(de->d_name)))
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", STORE_DIRECTORY, de->d_name);
 		(void) remove_file(path);
@@ -447,7 +469,7 @@ remove_files(const char *suffix)
 void
 store_remove_all(void)
 {
-	remove_files(NULL);
+	remove_files(true);
 	if (rmdir(STORE_DIRECTORY) != 0 && errno != ENOENT)
 		ereport(WARNING,
 				(errcode_for_file_access(),
@@ -455,12 +477,13 @@ store_remove_all(void)
 }
 
 /*
- * Removes what a crash left of summaries that were being written.
+ * Removes what a crash left of summaries that were being written, and what a
+ * backup said of itself that was restored.
  */
 void
 store_remove_temporary(void)
 {
-	remove_files(TEMPORARY_SUFFIX);
+	remove_files(false);
 }
 
 /*

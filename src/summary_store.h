@@ -59,6 +59,7 @@ typedef struct StoreReader
 typedef bool (*store_next_fn) (void *arg, ChangeItem *item);
 
 extern void store_list(StoreList *list);
+extern bool store_is_summary_name(const char *name);
 extern uint64 store_bytes(const StoreList *list);
 extern time_t store_age(const StoredSummary *summary);
 extern bool store_publish(const SummaryHeader *header, const RedoPoint *points,

@@ -1,15 +1,16 @@
-# Makes the inputs that fuzzing starts from: change summaries and WAL records of
-# a real server, and edge cases made by hand.
+# Makes the inputs that fuzzing starts from: change summaries, WAL records and a
+# manifest of a real server, and edge cases made by hand.
 #
 # usage: make_seeds.pl BINDIR DIRECTORY
 #
 # BINDIR has the programs of a server with ptrack; below DIRECTORY, which must
-# not hold these yet, summary/ and wal/ are created.  "dev/fuzz --make-seeds"
-# calls it.  The form of wal/ is described in wal_records.c.
+# not hold these yet, summary/, wal/, manifest/, incremental/ and tar/ are created.
+# "dev/fuzz --make-seeds" calls it.  The form of wal/ is described in wal_records.c.
 
 use strict;
 use warnings FATAL => 'all';
 
+use Digest::SHA qw(sha256_hex);
 use File::Path qw(make_path);
 use File::Temp;
 
@@ -103,6 +104,7 @@ EOF
 	open my $psql, '|-', "$bin/psql -X -q -h '$work' -v ON_ERROR_STOP=1 -d postgres >/dev/null" or die $!;
 	print $psql $load;
 	close $psql or die "the load failed\n";
+	run("$bin/pg_basebackup -h '$work' -D '$work/backup' -c fast -N -X none >/dev/null 2>&1");
 	run("$bin/pg_ctl -w -D '$data' stop >/dev/null");
 	return;
 }
@@ -284,7 +286,141 @@ sub odd_summaries
 	return;
 }
 
-make_path("$target/summary", "$target/wal");
+# A manifest with its checksum.
+sub manifest
+{
+	my ($text) = @_;
+
+	return $text . '"Manifest-Checksum": "' . sha256_hex($text) . "\"}\n";
+}
+
+# One of a few files, and of those ranges of WAL.
+sub manifest_of
+{
+	my ($version, $files, $ranges) = @_;
+	my $system = $version > 1 ? "\"System-Identifier\": 7000000000000000001,\n" : '';
+
+	return manifest(qq({ "PostgreSQL-Backup-Manifest-Version": $version,\n$system"Files": [\n)
+		  . join(",\n", @$files) . qq(\n],\n"WAL-Ranges": [\n) . join(",\n", @$ranges) . "\n],\n");
+}
+
+# The manifest of a real backup, but for most of its files.
+sub real_manifest
+{
+	my $text = slurp("$work/backup/backup_manifest");
+	my $few = 0;
+
+	$text =~ s/^\{ "Path".*,\n/$few++ < 6 ? $& : ''/gme;
+	$text =~ s/"Manifest-Checksum".*\n//;
+	return manifest($text);
+}
+
+sub odd_manifests
+{
+	my $date = '"Last-Modified": "2026-01-01 00:00:00 GMT"';
+	my $crc = '"Checksum-Algorithm": "CRC32C", "Checksum": "0123abcd"';
+	my $file = sub { qq({ "$_[0]": "$_[1]", "Size": 8192, $date, $crc }) };
+	my $range = '{ "Timeline": 1, "Start-LSN": "0/2000028", "End-LSN": "0/2000120" }';
+	my %odd = (
+		'empty' => '',
+		'empty-object' => manifest("{\n"),
+		'version-1' => manifest_of(1, [ $file->('Path', 'base/1/1') ], [$range]),
+		'version-2' => manifest_of(2, [ $file->('Path', 'base/1/1') ], [$range]),
+		'version-3' => manifest_of(3, [], []),
+		'nothing' => manifest_of(2, [], []),
+		'encoded' => manifest_of(2, [ $file->('Encoded-Path', 'ff2f41') ], [$range]),
+		'encoded-above' => manifest_of(2, [ $file->('Encoded-Path', '2e2e2f41') ], [$range]),
+		'encoded-zero' => manifest_of(2, [ $file->('Encoded-Path', '4100') ], [$range]),
+		'escaped' => manifest_of(2, [ $file->('Path', 'a\\"\\u00e4\\u0001\\\\') ], [$range]),
+		'utf8' => manifest_of(2, [ $file->('Path', "\xc3\xa4") ], [$range]),
+		'absolute' => manifest_of(2, [ $file->('Path', '/etc/passwd') ], [$range]),
+		'above' => manifest_of(2, [ $file->('Path', 'a/../../b') ], [$range]),
+		'long' => manifest_of(2, [ $file->('Path', 'a' x 1024) ], [$range]),
+		'no-checksum' => manifest_of(2, [qq({ "Path": "a", "Size": 0, $date })], [$range]),
+		'sha512' => manifest_of(2, [ qq({ "Path": "a", "Size": 0, "Checksum-Algorithm": "SHA512", "Checksum": ") . '5a' x 64 . '" }' ], [$range]),
+		'size-negative' => manifest_of(2, ['{ "Path": "a", "Size": -1 }'], [$range]),
+		'size-huge' => manifest_of(2, ['{ "Path": "a", "Size": 18446744073709551616 }'], [$range]),
+		'size-fraction' => manifest_of(2, ['{ "Path": "a", "Size": 1.5 }'], [$range]),
+		'size-null' => manifest_of(2, ['{ "Path": "a", "Size": null }'], [$range]),
+		'two-sizes' => manifest_of(2, ['{ "Path": "a", "Size": 1, "Size": 1 }'], [$range]),
+		'nested' => manifest_of(2, [ '[' x 200 . ']' x 200 ], [$range]),
+		'ranges' => manifest_of(2, [], [ $range, $range =~ s/1,/2,/r ]),
+		'range-backwards' => manifest_of(2, [], [ $range =~ s/2000120/1/r ]),
+		'range-strange' => manifest_of(2, [], [ $range =~ s/2000120/2000120\/1/r ]),
+		'one-line' => manifest_of(2, [ $file->('Path', 'a') ], [$range]) =~ s/\n(?=.)//gr,
+		'no-newline' => manifest_of(2, [ $file->('Path', 'a') ], [$range]) =~ s/\n\z//r,
+		'goes-on' => manifest_of(2, [ $file->('Path', 'a') ], [$range]) . "{}\n",
+	);
+
+	seed('manifest', "odd-$_", $odd{$_}) for sort keys %odd;
+	return;
+}
+
+sub increments
+{
+	my $magic = 0xd3ae1f0d;
+	my %increment = (
+		'empty' => pack('L3', $magic, 0, 7),
+		'one' => pack('L4', $magic, 1, 7, 3),
+		'many' => pack('L3 L100', $magic, 100, 131072, map { 1000 * $_ } 1 .. 100),
+		'last' => pack('L4', $magic, 1, 131072, 131071),
+		'beyond' => pack('L4', $magic, 1, 131072, 131072),
+		'descending' => pack('L5', $magic, 2, 10, 5, 4),
+		'twice' => pack('L5', $magic, 2, 10, 5, 5),
+		'too-many' => pack('L3', $magic, 131073, 10),
+		'too-long' => pack('L3', $magic, 0, 131073),
+		'cut' => pack('L3', $magic, 2, 10),
+		'short' => pack('L2', $magic, 0),
+		'magic' => pack('L3', $magic + 1, 0, 0),
+	);
+
+	seed('incremental', $_, $increment{$_}) for sort keys %increment;
+	return;
+}
+
+# Archives of GNU tar, in its formats, and of what can be compressed here.
+sub archives
+{
+	my $from = "$work/members";
+	my $top = 'a' x 90;
+	my $long = join '/', $top, 'b' x 50, 'c' x 90;
+
+	make_path("$from/base/1", "$from/pg_tblspc", "$from/$long", "$from/odd");
+	for my $file ('base/1/1', 'PG_VERSION', "$long/file")
+	{
+		open my $fh, '>', "$from/$file" or die $!;
+		print $fh "contents of $file\n" x 20;
+		close $fh or die $!;
+	}
+	symlink '/somewhere', "$from/pg_tblspc/16384" or die $!;
+	symlink '/somewhere', "$from/odd/link" or die $!;
+	link "$from/PG_VERSION", "$from/odd/hard" or die $!;
+	run("truncate -s 1M $from/odd/sparse");
+	run("mkfifo $from/odd/pipe");
+	my $tar = "tar -C $from -b 1 --owner=0 --group=0 --mtime=2026-01-01 --sort=name -c";
+	my %archive = (
+		(map { $_ => "--format=$_ base pg_tblspc PG_VERSION" } qw(ustar pax gnu v7)),
+		(map { $_ . '-long' => "--format=$_ $top" } qw(ustar pax gnu)),
+		'dot' => "--exclude=./odd --exclude=./$top .",
+		'link' => 'odd/link', 'pipe' => 'odd/pipe', 'hard' => 'PG_VERSION odd/hard',
+		'sparse' => '-S odd/sparse', 'sparse-pax' => '-S --format=pax odd/sparse', 'sparse-0.0' => '-S --format=pax --sparse-version=0.0 odd/sparse',
+		'twice' => 'PG_VERSION PG_VERSION', 'absolute' => '-P --transform=s,^,/, PG_VERSION',
+		'above' => '-P --transform=s,^,../, PG_VERSION', 'nothing' => '-T /dev/null',
+	);
+
+	$archive{$_} = "base PG_VERSION | $_ -c" for qw(gzip lz4 zstd);
+	for my $name (sort keys %archive)
+	{
+		my $bytes = `$tar $archive{$name}`;
+
+		die "failed: $tar $archive{$name}\n" if $? != 0;
+		seed('tar', $name, $bytes);
+	}
+	seed('tar', 'cut', substr(slurp("$target/tar/gnu"), 0, 1700));
+	return;
+}
+
+make_path(map { "$target/$_" } qw(summary wal manifest incremental tar));
 run_server();
 my @summaries = sort glob "$data/ptrack/*.summary";
 die "no summaries were written\n" unless @summaries;
@@ -297,3 +433,7 @@ for my $n (0 .. $#summaries)
 odd_summaries(slurp($summaries[0]));
 real_records();
 odd_records();
+seed('manifest', 'real', real_manifest());
+odd_manifests();
+increments();
+archives();

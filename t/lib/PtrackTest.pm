@@ -16,7 +16,7 @@ use Time::HiRes qw(usleep);
 our @EXPORT = qw(replays_redo_points need_replayed_redo_points need_hooks new_node new_standby checkpoint
   follows_wal wal_from await_answers await_summary restartpoint catch_up
   changed_blocks core_blocks lines_missing differences_from_core pagemap
-  base_copy refresh_node compare_copy fails_like summary_files summary_crc
+  base_copy refresh_node compare_copy compare_recovered fails_like summary_files summary_crc
   write_summary summary_points change_summary_times
   stretch_summaries make_huge_table log_since poll_until worker_pid run_regress
   run_c_test);
@@ -306,16 +306,13 @@ sub refresh_node
 		since => $since);
 }
 
-# Recovers a refreshed copy with a node's WAL, and compares all pages with those
-# of the node, which is stopped for that.  What recovers is a copy of the copy,
-# which can thus be refreshed again.  Returns the number of pages.
-sub compare_copy
+# Recovers a copy with a node's WAL, and compares all pages with those of the node,
+# which is stopped for that.  Returns the number of pages.
+sub compare_recovered
 {
-	my ($node, $copy, $name) = @_;
-	my $running = PostgreSQL::Test::Cluster->new($copy->name . '_running');
+	my ($node, $running, $name) = @_;
 
 	$node->stop;
-	PostgreSQL::Test::RecursiveCopy::copypath($copy->data_dir, $running->data_dir);
 	chmod 0700, $running->data_dir;
 	$running->append_conf('postgresql.conf', "archive_mode = off\nport = " . $running->port);
 	copy_wal($node->data_dir, $running->data_dir);
@@ -329,6 +326,17 @@ sub compare_copy
 	$running->clean_node;
 	$node->start;
 	return $compared;
+}
+
+# The same with a refreshed copy.  What recovers is a copy of the copy, which can
+# thus be refreshed again.
+sub compare_copy
+{
+	my ($node, $copy, $name) = @_;
+	my $running = PostgreSQL::Test::Cluster->new($copy->name . '_running');
+
+	PostgreSQL::Test::RecursiveCopy::copypath($copy->data_dir, $running->data_dir);
+	return compare_recovered($node, $running, $name);
 }
 
 # A statement must fail with that SQLSTATE and a message that matches.

@@ -1,0 +1,140 @@
+/*
+ * backup.h
+ *		What the files of the backup command share.
+ *
+ *		backup.c			the command: options, and the order of things
+ *		backup_server.c		starting and stopping, and what the server says
+ *		backup_plan.c		which files, and how each of them is taken
+ *		backup_fetch.c		the connections that fetch them
+ *		backup_finish.c		label, WAL and manifest
+ */
+#ifndef PTRACK_BACKUP_H
+#define PTRACK_BACKUP_H
+
+#include "access/xlogdefs.h"
+#include "connection.h"
+#include "manifest.h"
+#include "target.h"
+
+typedef enum WalMethod
+{
+	WAL_NONE,
+	WAL_FETCH,
+} WalMethod;
+
+typedef struct BackupOptions
+{
+	ConnectionOptions connection;
+	TargetOptions target;
+	const char *prior_manifest; /* NULL: a full backup */
+	const char *label;
+	int			jobs;
+	WalMethod	wal;
+	bool		fast_checkpoint;
+	bool		progress;
+	bool		write_recovery;	/* -R */
+	bool		no_manifest;
+	bool		no_verify;		/* of pages' checksums */
+	pg_checksum_type checksum;
+	int64		max_rate;		/* bytes a second; 0: no limit */
+} BackupOptions;
+
+/* What is known of the server, and of its backup that is being made. */
+typedef struct BackupServer
+{
+	PGconn	   *conn;			/* on which it was started */
+	char	   *schema;			/* of the extension, quoted */
+	int			version;		/* as libpq says it */
+	uint64		system_identifier;
+	uint32		wal_segment_size;
+	bool		checksums;
+	bool		group_access;
+	bool		is_standby;
+	XLogRecPtr	start;
+	TimeLineID	start_tli;
+	char	   *lineage;		/* at start; NULL: not known */
+	XLogRecPtr	stop;
+	TimeLineID	stop_tli;
+	char	   *label;			/* backup_label */
+	char	   *tablespace_map; /* may be empty */
+} BackupServer;
+
+/* The backup that an incremental one is relative to. */
+typedef struct PriorBackup
+{
+	XLogRecPtr	start;
+	TimeLineID	tli;			/* of its start */
+	WalRange	last;			/* of the WAL that it needs */
+	char		lineage[37];	/* a UUID; empty: not known */
+} PriorBackup;
+
+typedef enum TakeMethod
+{
+	TAKE_WHOLE,
+	TAKE_BLOCKS,				/* those in its map */
+	TAKE_NOTHING,				/* it has not changed */
+} TakeMethod;
+
+/* A piece of a file, and what was got of it. */
+typedef struct FilePart
+{
+	uint64		start;
+	uint64		length;			/* at most */
+	uint64		got;
+	pg_crc32c	crc;			/* of that */
+} FilePart;
+
+typedef struct BackupFile
+{
+	char	   *path;			/* on the server */
+	int64		size;			/* when it was listed */
+	int64		modified;
+	TakeMethod	method;
+	bool		in_prior;
+	bool		gone;			/* when it was to be read */
+	uint8	   *map;			/* bit b of byte n: block 8 * n + b changed */
+	uint32		map_len;
+	uint32		changed;		/* bits set in it */
+
+	/* What was written. */
+	FilePart   *parts;			/* of a large file; else NULL */
+	int			nparts;
+	uint64		written;
+	int			checksum_len;
+	uint8		checksum[PG_CHECKSUM_MAX_LENGTH];
+} BackupFile;
+
+typedef struct BackupPlan
+{
+	BackupFile *files;			/* in order of path */
+	int			nfiles;
+	char	  **directories;
+	int			ndirectories;
+	uint64		bytes;			/* to be transferred, about */
+} BackupPlan;
+
+/* backup_server.c */
+extern void server_connect(BackupServer *server, BackupOptions *options);
+extern void server_start(BackupServer *server, const BackupOptions *options);
+extern char *server_history(const BackupServer *server, TimeLineID tli);
+extern void server_stop(BackupServer *server, bool wait_for_archive);
+
+/* backup_plan.c */
+extern void plan_prior(PriorBackup *prior, const BackupOptions *options,
+					   const BackupServer *server);
+extern void plan_files(BackupPlan *plan, const BackupServer *server);
+extern void plan_increment(BackupPlan *plan, const BackupServer *server,
+						   const BackupOptions *options, const PriorBackup *prior);
+
+/* backup_fetch.c */
+extern void fetch_files(BackupPlan *plan, const BackupServer *server,
+						BackupOptions *options);
+extern void fetch_file(PGconn *conn, const BackupServer *server, const BackupOptions *options,
+					   BackupFile *file);
+extern int	fetch_damaged_pages(void);
+
+/* backup_finish.c */
+extern void finish_backup(BackupPlan *plan, BackupServer *server, BackupOptions *options,
+						  const PriorBackup *prior);
+
+#endif							/* PTRACK_BACKUP_H */

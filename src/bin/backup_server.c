@@ -1,0 +1,245 @@
+/*
+ * backup_server.c
+ *		Starting and stopping a backup, and what the server says.
+ *
+ * The connection on which a backup was started holds it: when that ends before
+ * the backup is stopped, however it ends, the server cleans up.
+ */
+#include "postgres_fe.h"
+
+#include "backup.h"
+#include "backup_read.h"
+#include "report.h"
+
+static uint64
+value_u64(PGconn *conn, const char *query)
+{
+	char	   *text = connection_value(conn, query);
+	uint64		value;
+
+	if (text == NULL)
+		fatal("the server says nothing to: %s", query);
+	value = strtoull(text, NULL, 10);
+	pg_free(text);
+	return value;
+}
+
+static bool
+value_is(PGconn *conn, const char *query, const char *expected)
+{
+	char	   *text = connection_value(conn, query);
+	bool		is = text != NULL && strcmp(text, expected) == 0;
+
+	pg_free(text);
+	return is;
+}
+
+static XLogRecPtr
+parse_lsn(const char *text)
+{
+	uint32		high;
+	uint32		low;
+
+	if (text == NULL || sscanf(text, "%X/%X", &high, &low) != 2)
+		fatal("could not parse LSN \"%s\" from the server", text ? text : "");
+	return (uint64) high << 32 | low;
+}
+
+/* Block and segment sizes are this program's own. */
+static void
+check_sizes(PGconn *conn)
+{
+	if (value_u64(conn, "SELECT pg_catalog.current_setting('block_size')") != BLCKSZ)
+		fatal("the server's block size is not %d, with which this program was built", BLCKSZ);
+	if (value_u64(conn, "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'segment_size'") !=
+		RELSEG_SIZE)
+		fatal("the server's segment size is not %d blocks, with which this program was built",
+			  RELSEG_SIZE);
+}
+
+static void
+find_extension(BackupServer *server)
+{
+	PGconn	   *conn = server->conn;
+	char	   *map_size = connection_value(conn, "SELECT pg_catalog.current_setting('ptrack.map_size', true)");
+
+	if (map_size == NULL)
+		fatal_hint("Add \"ptrack\" to \"shared_preload_libraries\" and restart the server.",
+				   "ptrack is not loaded on this server");
+	server->schema = connection_value(conn,
+									  "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e "
+									  "JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'ptrack'");
+	if (server->schema == NULL)
+	{
+		report_error("there is no extension \"ptrack\" in database \"%s\"", PQdb(conn));
+		report_hint("Use CREATE EXTENSION ptrack there, or name a database that has it by -d.");
+		give_up();
+	}
+	pg_free(map_size);
+}
+
+/*
+ * Connects, and looks at the server.
+ */
+void
+server_connect(BackupServer *server, BackupOptions *options)
+{
+	PGconn	   *conn;
+
+	memset(server, 0, sizeof(*server));
+	server->conn = conn = connection_open(&options->connection, true);
+	server->version = PQserverVersion(conn);
+	find_extension(server);
+	check_sizes(conn);
+	server->system_identifier =
+		value_u64(conn, "SELECT system_identifier FROM pg_catalog.pg_control_system()");
+	server->wal_segment_size = (uint32)
+		value_u64(conn, "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size'");
+	server->checksums = value_is(conn, "SHOW data_checksums", "on");
+	server->group_access = value_is(conn, "SHOW data_directory_mode", "0750");
+	server->is_standby = value_is(conn, "SELECT pg_catalog.pg_is_in_recovery()", "t");
+}
+
+/*
+ * Starting
+ */
+
+/* Until the backup is stopped and its WAL fetched, the server keeps it. */
+static void
+hold_wal(BackupServer *server)
+{
+	char		query[256];
+
+	snprintf(query, sizeof(query),
+			 "SELECT pg_catalog.pg_create_physical_replication_slot('pg_ptrack_%d', true, true)",
+			 PQbackendPID(server->conn));
+	PQclear(connection_query(server->conn, query));
+}
+
+/*
+ * The timeline that the backup starts on, and the LSN of the checkpoint that it
+ * starts from, are those of the latest checkpoint or restartpoint, which
+ * pg_backup_start has made or waited for.  Its redo point is where the backup
+ * starts; another one may have been made since.
+ */
+static TimeLineID
+start_timeline(BackupServer *server)
+{
+	char		query[256];
+
+	snprintf(query, sizeof(query),
+			 "SELECT pg_catalog.substr(pg_catalog.pg_walfile_name('%X/%X'), 1, 8)",
+			 LSN_FORMAT_ARGS(server->start));
+	if (server->is_standby)
+		snprintf(query, sizeof(query),
+				 "SELECT pg_catalog.lpad(pg_catalog.to_hex(timeline_id), 8, '0') FROM pg_catalog.pg_control_checkpoint()");
+	return (TimeLineID) strtoul(connection_value(server->conn, query), NULL, 16);
+}
+
+/* What tells this history from others; NULL if the server does not know. */
+static char *
+start_lineage(BackupServer *server)
+{
+	char		query[256];
+
+	if (value_u64(server->conn, "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'ptrack.map_size'") == 0)
+	{
+		report_warning("tracking of changes is disabled on the server: no incremental backup can be relative to this one");
+		return NULL;
+	}
+
+	/* So that the copy of what ptrack knows is complete. */
+	snprintf(query, sizeof(query), "SELECT %s.ptrack_await_summary('%X/%X', 60)",
+			 server->schema, LSN_FORMAT_ARGS(server->start));
+	if (!value_is(server->conn, query, "t"))
+		report_warning("ptrack on the server is late: in a copy of this backup, changes will be known from its start on");
+	snprintf(query, sizeof(query), "SELECT %s.ptrack_lineage('%X/%X')",
+			 server->schema, LSN_FORMAT_ARGS(server->start));
+	return connection_value(server->conn, query);
+}
+
+/*
+ * Starts the backup, which takes a checkpoint.
+ */
+void
+server_start(BackupServer *server, const BackupOptions *options)
+{
+	PQExpBufferData query;
+	char	   *lsn;
+
+	if (options->wal == WAL_FETCH)
+		hold_wal(server);
+	initPQExpBuffer(&query);
+	appendPQExpBufferStr(&query, "SELECT pg_catalog.pg_backup_start(");
+	append_literal(&query, server->conn, options->label);
+	appendPQExpBuffer(&query, ", %s)", options->fast_checkpoint ? "true" : "false");
+	lsn = connection_value(server->conn, query.data);
+	server->start = parse_lsn(lsn);
+	server->start_tli = start_timeline(server);
+	server->lineage = start_lineage(server);
+	termPQExpBuffer(&query);
+	pg_free(lsn);
+}
+
+/*
+ * The history file of a timeline, in malloc'd memory; empty if there is none.
+ */
+char *
+server_history(const BackupServer *server, TimeLineID tli)
+{
+	char		query[256];
+	char	   *history;
+
+	snprintf(query, sizeof(query),
+			 "SELECT pg_catalog.convert_from(pg_catalog.substr(%s.ptrack_backup_read("
+			 "ARRAY['pg_wal/%08X.history'], 0, 1000000, NULL), %d), 'SQL_ASCII')",
+			 server->schema, tli, PART_HEADER_LEN + 1);
+	history = connection_value(server->conn, query);
+	return history ? history : pg_strdup("");
+}
+
+/*
+ * Stopping
+ */
+
+/* The number after that text in a line of its own; 0 if there is none. */
+static uint32
+label_number(const char *label, const char *name)
+{
+	const char *found = strstr(label, name);
+
+	if (found == NULL || (found != label && found[-1] != '\n'))
+		return 0;
+	return (uint32) strtoul(found + strlen(name), NULL, 10);
+}
+
+/*
+ * Stops the backup.
+ */
+void
+server_stop(BackupServer *server, bool wait_for_archive)
+{
+	PGresult   *result;
+	char		query[128];
+	TimeLineID	tli;
+
+	snprintf(query, sizeof(query),
+			 "SELECT lsn, labelfile, spcmapfile FROM pg_catalog.pg_backup_stop(%s)",
+			 wait_for_archive ? "true" : "false");
+	result = connection_query(server->conn, query);
+	server->stop = parse_lsn(PQgetvalue(result, 0, 0));
+	server->label = pg_strdup(PQgetvalue(result, 0, 1));
+	server->tablespace_map = pg_strdup(PQgetvalue(result, 0, 2));
+	PQclear(result);
+
+	tli = label_number(server->label, "START TIMELINE: ");
+	if (tli == 0)
+		fatal("could not parse the backup label from the server");
+	server->start_tli = tli;
+	server->stop_tli = (TimeLineID)
+		value_u64(server->conn, server->is_standby ?
+				  "SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()" :
+				  "SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()");
+	if (server->stop_tli < server->start_tli)
+		server->stop_tli = server->start_tli;
+}

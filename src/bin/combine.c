@@ -1,0 +1,398 @@
+/*
+ * combine.c
+ *		pg_ptrack combine: make one backup of a chain of them.
+ */
+#include "postgres_fe.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include "combine.h"
+#include "combine_build.h"
+#include "combine_dir.h"
+#include "combine_output.h"
+#include "combine_place.h"
+#include "progress.h"
+#include "commands.h"
+#include "common/file_perm.h"
+#include "getopt_long.h"
+#include "paths.h"
+#include "report.h"
+#include "workers.h"
+
+/* The name, for a moment, of what compressed archives are unpacked to. */
+#define UNPACKED	"ptrack_combine.unpacked"
+
+/* What the threads share. */
+typedef struct Combining
+{
+	const CombineOptions *options;
+	Builder   **builders;		/* a thread each */
+} Combining;
+
+enum
+{
+	OPT_HELP = 256,
+	OPT_CLONE,
+	OPT_COPY,
+	OPT_COPY_FILE_RANGE,
+	OPT_IN_PLACE,
+	OPT_LOG_JSON,
+	OPT_MANIFEST_CHECKSUMS,
+	OPT_NO_CLEAN,
+	OPT_NO_MANIFEST,
+	OPT_SYNC_METHOD,
+};
+
+static const struct option long_options[] = {
+	{"clone", no_argument, NULL, OPT_CLONE},
+	{"copy", no_argument, NULL, OPT_COPY},
+	{"copy-file-range", no_argument, NULL, OPT_COPY_FILE_RANGE},
+	{"debug", no_argument, NULL, 'd'},
+	{"dry-run", no_argument, NULL, 'n'},
+	{"help", no_argument, NULL, OPT_HELP},
+	{"in-place", no_argument, NULL, OPT_IN_PLACE},
+	{"jobs", required_argument, NULL, 'j'},
+	{"link", no_argument, NULL, 'k'},
+	{"log-json", no_argument, NULL, OPT_LOG_JSON},
+	{"manifest-checksums", required_argument, NULL, OPT_MANIFEST_CHECKSUMS},
+	{"no-clean", no_argument, NULL, OPT_NO_CLEAN},
+	{"no-manifest", no_argument, NULL, OPT_NO_MANIFEST},
+	{"no-sync", no_argument, NULL, 'N'},
+	{"output", required_argument, NULL, 'o'},
+	{"progress", no_argument, NULL, 'P'},
+	{"sync-method", required_argument, NULL, OPT_SYNC_METHOD},
+	{"tablespace-mapping", required_argument, NULL, 'T'},
+	{NULL, 0, NULL, 0},
+};
+
+static void
+usage(void)
+{
+	printf("pg_ptrack combine makes one backup of a chain of them.\n\n"
+		   "Usage:\n"
+		   "  pg_ptrack combine [OPTION]... DIRECTORY...\n\n"
+		   "The oldest backup comes first.  If that is a full one, so is the result; if it\n"
+		   "is an increment, the result is an increment over the whole range.\n\n"
+		   "Options:\n"
+		   "  -d, --debug               write what is done with each file\n"
+		   "      --in-place            apply increments to the first, full backup\n"
+		   "  -j, --jobs=NUM            work with that many threads\n"
+		   "      --log-json            write messages as JSON, an object a line\n"
+		   "  -n, --dry-run             check what can be, but make nothing\n"
+		   "  -N, --no-sync             do not wait for changes to be written safely to disk\n"
+		   "  -o, --output=DIRECTORY    where the result is to be\n"
+		   "  -P, --progress            show progress information\n"
+		   "  -T, --tablespace-mapping=OLDDIR=NEWDIR\n"
+		   "                            relocate tablespace in OLDDIR to NEWDIR\n"
+		   "      --clone               clone (reflink) files instead of copying\n"
+		   "      --copy                copy files (default)\n"
+		   "      --copy-file-range     copy using copy_file_range() system call\n"
+		   "  -k, --link                link files instead of copying\n"
+		   "      --manifest-checksums=SHA{224,256,384,512}|CRC32C|NONE\n"
+		   "                            use algorithm for manifest checksums\n"
+		   "      --no-clean            do not clean up after errors\n"
+		   "      --no-manifest         suppress generation of backup manifest\n"
+		   "      --sync-method=METHOD  set method for syncing files to disk\n"
+		   "  -?, --help                show this help, then exit\n");
+}
+
+static void __attribute__((noreturn))
+bad_usage(const char *message)
+{
+	report_error("%s", message);
+	report_hint("Try \"pg_ptrack combine --help\" for more information.");
+	exit(1);
+}
+
+/*
+ * Options
+ */
+
+static int
+parse_jobs(const char *text)
+{
+	char	   *end;
+	long		jobs = strtol(text, &end, 10);
+
+	if (*text == '\0' || *end != '\0' || jobs < 1 || jobs > 1024)
+		fatal("invalid number of jobs \"%s\", must be from 1 to 1024", text);
+	return (int) jobs;
+}
+
+static bool
+parse_sync_method(const char *text)
+{
+	if (strcmp(text, "fsync") == 0)
+		return false;
+#if defined(HAVE_SYNCFS)
+	if (strcmp(text, "syncfs") == 0)
+		return true;
+#endif
+	fatal("unrecognized sync method: %s", text);
+}
+
+static void
+set_copying(CombineOptions *options, int c)
+{
+	switch (c)
+	{
+		case OPT_CLONE:
+			options->method = METHOD_CLONE;
+			break;
+		case OPT_COPY:
+			options->method = METHOD_COPY;
+			break;
+		case OPT_COPY_FILE_RANGE:
+			options->method = METHOD_COPY_FILE_RANGE;
+			break;
+		case 'k':
+			options->method = METHOD_LINK;
+			break;
+	}
+}
+
+static void
+set_option(CombineOptions *options, int c)
+{
+	switch (c)
+	{
+		case 'd':
+			pg_logging_increase_verbosity();
+			break;
+		case 'j':
+			options->jobs = parse_jobs(optarg);
+			break;
+		case 'n':
+			options->dry_run = true;
+			break;
+		case 'N':
+			options->sync = false;
+			break;
+		case 'o':
+			options->output = optarg;
+			break;
+		case 'P':
+			options->progress = true;
+			break;
+		case 'T':
+			tablespace_mapping_add(&options->mappings, optarg);
+			break;
+		case OPT_IN_PLACE:
+			options->in_place = true;
+			break;
+		case OPT_LOG_JSON:
+			report_as_json();
+			break;
+		case OPT_MANIFEST_CHECKSUMS:
+			if (!pg_checksum_parse_type(optarg, &options->checksum_type))
+				fatal("unrecognized checksum algorithm: \"%s\"", optarg);
+			break;
+		case OPT_NO_CLEAN:
+			options->clean = false;
+			break;
+		case OPT_NO_MANIFEST:
+			options->manifest = false;
+			break;
+		case OPT_SYNC_METHOD:
+			options->syncfs = parse_sync_method(optarg);
+			break;
+		default:
+			set_copying(options, c);
+	}
+}
+
+static void
+check_options(const CombineOptions *options, int dir_count)
+{
+	if (dir_count == 0)
+		bad_usage("no input directories specified");
+	if (!options->in_place)
+	{
+		if (options->output == NULL)
+			bad_usage("no output directory specified");
+		return;
+	}
+	if (options->output != NULL)
+		bad_usage("options --in-place and -o/--output cannot be used together");
+	if (!options->manifest)
+		bad_usage("options --in-place and --no-manifest cannot be used together");
+	if (options->method == METHOD_LINK)
+		bad_usage("options --in-place and -k/--link cannot be used together");
+	if (dir_count == 1)
+		bad_usage("no increments specified");
+}
+
+static void
+parse_options(CombineOptions *options, int argc, char **argv)
+{
+	int			c;
+
+	while ((c = getopt_long(argc, argv, "dj:knNo:PT:?", long_options, NULL)) != -1)
+	{
+		if (c == OPT_HELP || (c == '?' && strcmp(argv[optind - 1], "-?") == 0))
+		{
+			usage();
+			exit(0);
+		}
+		if (c == '?')
+		{
+			report_hint("Try \"pg_ptrack combine --help\" for more information.");
+			exit(1);
+		}
+		set_option(options, c);
+	}
+	check_options(options, argc - optind);
+}
+
+/*
+ * Combining
+ */
+
+static void
+on_signal(int signal_number)
+{
+	workers_stop();
+}
+
+/* The result's files may be read by whom the last backup's may. */
+static void
+set_modes(const char *dir)
+{
+	struct stat st;
+
+	if (stat(dir, &st) < 0)
+		fatal("could not stat directory \"%s\": %m", dir);
+	SetDataDirectoryCreatePerm(st.st_mode);
+	umask(pg_mode_mask);
+}
+
+static void
+build_target(void *arg, int thread, Target *target)
+{
+	const Combining *combining = arg;
+	char		name[MAXPGPATH];
+	char		path[MAXPGPATH];
+
+	if (combining->options->dry_run)
+	{
+		build_nothing(combining->builders[thread], target);
+		return;
+	}
+	result_path(name, target);
+	path_join(path, combining->options->output, name);
+	build_file(combining->builders[thread], target, path);
+}
+
+static void
+build_all(const CombineOptions *options, const Plan *plan)
+{
+	Combining	combining = {.options = options};
+
+	combining.builders = pg_malloc0(options->jobs * sizeof(Builder *));
+	for (int i = 0; i < options->jobs; i++)
+		combining.builders[i] = builder_create(options, plan->chain);
+	plan_for_each(plan, options->jobs, build_target, &combining);
+}
+
+/* What is not a target; the manifest is the last. */
+static void
+sync_own_files(const CombineOptions *options)
+{
+	char		path[MAXPGPATH];
+
+	if (!options->sync)
+		return;
+	path_join(path, options->output, LABEL_NAME);
+	output_sync_path(path, false);
+	if (options->manifest)
+	{
+		path_join(path, options->output, MANIFEST_NAME);
+		output_sync_path(path, false);
+	}
+	output_sync_path(options->output, true);
+	strlcpy(path, options->output, sizeof(path));
+	get_parent_directory(path);
+	output_sync_path(path[0] == '\0' ? "." : path, true);
+}
+
+static void
+make_result(const CombineOptions *options, Plan *plan)
+{
+	char	   *label = label_of_result(plan->chain);
+	char		path[MAXPGPATH];
+
+	output_make_directories(options, plan);
+	path_join(path, options->output, UNPACKED);
+	output_unpack(plan, path);
+	if (options->progress)
+		progress_begin("combine", plan->weight, plan->target_count);
+	build_all(options, plan);
+	output_write_text(options->output, LABEL_NAME, label, strlen(label));
+	output_sync(options, plan, options->output);
+	if (options->manifest)
+	{
+		plan_sort_by_path(plan);
+		output_write_manifest(options, plan, options->output, MANIFEST_NAME, label);
+	}
+	sync_own_files(options);
+	progress_end();
+	target_keep();
+}
+
+/* What is a part of an archive has no file that could be shared. */
+static void
+check_method(const CombineOptions *options, const Chain *chain)
+{
+	for (int i = 0; i < chain->count; i++)
+	{
+		if (chain->backups[i].input.archives &&
+			(options->method == METHOD_LINK || options->method == METHOD_CLONE))
+			fatal("files cannot be linked or cloned from archives in directory \"%s\"",
+				  chain->backups[i].dir);
+	}
+}
+
+static void
+combine(const CombineOptions *options, Chain *chain)
+{
+	Plan	   *plan;
+
+	for (int i = 0; i < chain->count; i++)
+		place_refuse(chain->backups[i].dir);
+	chain_read(chain);
+	plan = plan_create(chain, false);
+	plan_sort_by_weight(plan);
+	output_check(options, plan);
+	if (options->dry_run && !output_must_unpack(chain))
+		build_all(options, plan);
+	else if (!options->dry_run)
+		make_result(options, plan);
+	if (options->method == METHOD_LINK && !options->dry_run)
+		report_warning("files are shared: changing the result may change the backups that it is made of");
+}
+
+int
+combine_main(int argc, char **argv)
+{
+	CombineOptions options = {
+		.checksum_type = CHECKSUM_TYPE_CRC32C,
+		.jobs = 1,
+		.manifest = true,
+		.sync = true,
+		.clean = true,
+	};
+	Chain	   *chain;
+
+	parse_options(&options, argc, argv);
+	pqsignal(SIGINT, on_signal);
+	pqsignal(SIGTERM, on_signal);
+	chain = chain_create(argc - optind, argv + optind);
+	set_modes(chain_last(chain)->dir);
+	check_method(&options, chain);
+	if (options.in_place)
+		place_combine(&options, chain);
+	else
+		combine(&options, chain);
+	return 0;
+}

@@ -1,0 +1,351 @@
+/*
+ * combine_output.c
+ *		The directory that the result is in.
+ *
+ * The manifest is written last, so that what is there before is not taken for a
+ * backup.
+ */
+#include "postgres_fe.h"
+
+#include <fcntl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "combine_dir.h"
+#include "combine_output.h"
+#include "common/file_perm.h"
+#include "common/file_utils.h"
+#include "paths.h"
+#include "report.h"
+
+/*
+ * Directories
+ */
+
+/*
+ * Where a tablespace is to be, that is in the last backup where a link leads to.
+ * NULL: nobody has said.
+ */
+const char *
+output_mapped(const CombineOptions *options, const char *link)
+{
+	char		old_dir[MAXPGPATH];
+
+	strlcpy(old_dir, link, MAXPGPATH);
+	canonicalize_path(old_dir);
+	for (const TablespaceMapping *map = options->mappings; map != NULL; map = map->next)
+	{
+		if (strcmp(map->old_dir, old_dir) == 0)
+			return map->new_dir;
+	}
+	return NULL;
+}
+
+static void
+check_empty(const char *dir)
+{
+	int			state = pg_check_dir(dir);
+
+	if (state < 0)
+		fatal("could not access directory \"%s\": %m", dir);
+	if (state > 1)
+		fatal("directory \"%s\" exists but is not empty", dir);
+}
+
+static bool
+is_tablespace(const Directory *directory)
+{
+	return directory->link != NULL && strncmp(directory->path, "pg_tblspc/", 10) == 0;
+}
+
+static const char *
+must_be_mapped(const CombineOptions *options, const Directory *directory)
+{
+	const char *mapped = output_mapped(options, directory->link);
+
+	if (mapped == NULL)
+		fatal_hint("Use --tablespace-mapping to say where it is to be.",
+				   "tablespace at \"%s\" has no tablespace mapping", directory->link);
+	return mapped;
+}
+
+/*
+ * Checks that nothing is in the way.
+ */
+void
+output_check(const CombineOptions *options, const Plan *plan)
+{
+	check_empty(options->output);
+	for (const Directory *directory = plan->directories; directory; directory = directory->next)
+	{
+		if (is_tablespace(directory))
+			check_empty(must_be_mapped(options, directory));
+	}
+}
+
+/*
+ * Makes all directories of the result.  Where pg_wal was elsewhere, it now is
+ * where it belongs.
+ */
+void
+output_make_directories(const CombineOptions *options, const Plan *plan)
+{
+	TargetOptions target = {
+		.directory = options->output,
+		.mappings = options->mappings,
+		.group_access = pg_dir_create_mode == PG_DIR_MODE_GROUP,
+		.no_clean = !options->clean,
+		.no_sync = !options->sync,
+		.sync_file_systems = options->syncfs,
+	};
+
+	target_create(&target);
+	for (const Directory *directory = plan->directories; directory; directory = directory->next)
+	{
+		if (is_tablespace(directory))
+			target_make_tablespace(directory->path, directory->link);
+		else
+			target_make_directory(directory->path);
+	}
+}
+
+/*
+ * Compressed archives
+ */
+
+/*
+ * Are there any among the backups?
+ */
+bool
+output_must_unpack(const Chain *chain)
+{
+	for (int i = 0; i < chain->count; i++)
+	{
+		if (chain->backups[i].input.archives &&
+			archives_compressed(chain->backups[i].input.archives))
+			return true;
+	}
+	return false;
+}
+
+typedef struct Needed
+{
+	const Plan *plan;
+	int			backup;
+} Needed;
+
+static bool
+is_needed(void *arg, const char *path)
+{
+	const Needed *needed = arg;
+
+	return plan_needs(needed->plan, needed->backup, path);
+}
+
+/*
+ * Unpacks what is needed of them, to a file that has this name but for a moment.
+ */
+void
+output_unpack(const Plan *plan, const char *path)
+{
+	const Chain *chain = plan->chain;
+	uint64		len = 0;
+	int			fd;
+
+	if (!output_must_unpack(chain))
+		return;
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL | PG_BINARY, pg_file_create_mode);
+	if (fd < 0)
+		fatal("could not create file \"%s\": %m", path);
+	if (unlink(path) < 0)
+		fatal("could not remove file \"%s\": %m", path);
+	for (int i = 0; i < chain->count; i++)
+	{
+		Needed		needed = {.plan = plan,.backup = i};
+
+		if (chain->backups[i].input.archives)
+			archives_unpack(chain->backups[i].input.archives, fd, &len, is_needed, &needed);
+	}
+}
+
+/*
+ * Label and manifest
+ */
+
+/* Takes the place of a file of that name. */
+static FILE *
+create_file(char *path, const char *dir, const char *name)
+{
+	int			fd;
+	FILE	   *file;
+
+	path_join(path, dir, name);
+	if (unlink(path) < 0 && errno != ENOENT)
+		fatal("could not remove file \"%s\": %m", path);
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY, pg_file_create_mode);
+	file = fd < 0 ? NULL : fdopen(fd, PG_BINARY_W);
+	if (file == NULL)
+		fatal("could not create file \"%s\": %m", path);
+	return file;
+}
+
+static void
+close_file(FILE *file, const char *path)
+{
+	/* Once a write has failed, closing it may not. */
+	if (ferror(file))
+		fatal("could not write file \"%s\"", path);
+	if (fclose(file) != 0)
+		fatal("could not write file \"%s\": %m", path);
+}
+
+/*
+ * Writes a small file, in the place of one of that name.
+ */
+void
+output_write_text(const char *dir, const char *name, const char *text, size_t len)
+{
+	char		path[MAXPGPATH];
+	FILE	   *file = create_file(path, dir, name);
+
+	fwrite(text, 1, len, file);
+	close_file(file, path);
+}
+
+static void
+write_to_file(void *arg, const char *data, size_t len)
+{
+	fwrite(data, 1, len, arg);
+}
+
+static void
+label_in_manifest(const CombineOptions *options, const char *label, ManifestFile *file)
+{
+	pg_checksum_context sum;
+
+	memset(file, 0, sizeof(*file));
+	file->path = LABEL_NAME;
+	file->size = strlen(label);
+	file->modified = time(NULL);
+	file->checksum_type = options->checksum_type;
+	if (pg_checksum_init(&sum, options->checksum_type) < 0 ||
+		pg_checksum_update(&sum, (const uint8 *) label, file->size) < 0)
+		fatal("could not make checksum of file \"%s\"", LABEL_NAME);
+	file->checksum_len = pg_checksum_final(&sum, file->checksum);
+}
+
+/* What a manifest of the result says of itself, if the last backup has none. */
+static ManifestInfo
+default_info(const Plan *plan)
+{
+	ManifestInfo info = {.version = PG_MAJORVERSION_NUM >= 17 ? 2 : 1,.has_system_identifier = true};
+
+	info.system_identifier = chain_last(plan->chain)->system_identifier;
+	return info;
+}
+
+/*
+ * Writes the result's manifest.  label: backup_label's contents.
+ */
+void
+output_write_manifest(const CombineOptions *options, const Plan *plan, const char *dir,
+					  const char *name, const char *label)
+{
+	ManifestInfo info = plan->has_info ? plan->info : default_info(plan);
+	ManifestWriter writer;
+	ManifestFile label_file;
+	char		path[MAXPGPATH];
+	FILE	   *file = create_file(path, dir, name);
+
+	manifest_write_begin(&writer, write_to_file, file, &info);
+	label_in_manifest(options, label, &label_file);
+	manifest_write_file(&writer, &label_file);
+	for (size_t i = 0; i < plan->target_count; i++)
+	{
+		Target	   *target = plan->targets[i];
+		char		whole_path[MAXPGPATH];
+
+		if (!target->in_manifest)
+			continue;
+		result_path(whole_path, target);
+		target->made.path = whole_path;
+		manifest_write_file(&writer, &target->made);
+	}
+	for (int i = 0; i < plan->range_count; i++)
+		manifest_write_range(&writer, &plan->ranges[i]);
+	manifest_write_end(&writer);
+	close_file(file, path);
+}
+
+/*
+ * Durability
+ */
+
+/*
+ * Makes a file or directory durable.
+ */
+void
+output_sync_path(const char *path, bool is_dir)
+{
+	int			fd = open(path, is_dir ? O_RDONLY | O_DIRECTORY : O_RDWR | PG_BINARY, 0);
+
+	if (fd < 0)
+		fatal("could not open file \"%s\": %m", path);
+	if (fsync(fd) < 0)
+		fatal("could not fsync file \"%s\": %m", path);
+	close(fd);
+}
+
+static void
+sync_target(void *arg, int thread, Target *target)
+{
+	const char *dir = arg;
+	char		name[MAXPGPATH];
+	char		path[MAXPGPATH];
+
+	if (!target->written)
+		return;
+	result_path(name, target);
+	path_join(path, dir, name);
+	output_sync_path(path, false);
+}
+
+static void
+sync_file_system(const char *path)
+{
+#if defined(HAVE_SYNCFS)
+	int			fd = open(path, O_RDONLY | O_DIRECTORY, 0);
+
+	if (fd < 0)
+		fatal("could not open directory \"%s\": %m", path);
+	if (syncfs(fd) < 0)
+		fatal("could not synchronize file system for file \"%s\": %m", path);
+	close(fd);
+#endif
+}
+
+/*
+ * Makes durable what was written to that directory, by targets, and its entries.
+ */
+void
+output_sync(const CombineOptions *options, const Plan *plan, const char *dir)
+{
+	if (!options->sync)
+		return;
+	if (!options->syncfs)
+		plan_for_each(plan, options->jobs, sync_target, (void *) dir);
+	for (const Directory *directory = plan->directories; directory; directory = directory->next)
+	{
+		char		path[MAXPGPATH];
+
+		path_join(path, dir, directory->path);
+		if (!options->syncfs)
+			output_sync_path(path, true);
+		else if (is_tablespace(directory) || strcmp(directory->path, "pg_wal") == 0)
+			sync_file_system(path);
+	}
+	if (options->syncfs)
+		sync_file_system(dir);
+	else
+		output_sync_path(dir, true);
+}
