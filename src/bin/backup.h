@@ -117,6 +117,8 @@ typedef struct BackupPlan
 extern void server_connect(BackupServer *server, BackupOptions *options);
 extern void server_start(BackupServer *server, const BackupOptions *options);
 extern char *server_history(const BackupServer *server, TimeLineID tli);
+extern bool history_end(const char *history, TimeLineID tli, XLogRecPtr *end);
+extern TimeLineID history_before(const char *history, TimeLineID tli);
 extern void server_stop(BackupServer *server, bool wait_for_archive);
 
 /* backup_plan.c */

@@ -226,39 +226,20 @@ put_file(ManifestWriter *writer, const BackupFile *file, const BackupOptions *op
 	manifest_write_file(writer, &entry);
 }
 
-/* Where a timeline ended, by the history of a later one; gives up if it does not say. */
-static XLogRecPtr
-switch_point(const char *history, TimeLineID tli)
-{
-	for (const char *line = history; *line; line += strcspn(line, "\n"), line += *line == '\n')
-	{
-		uint32		of;
-		uint32		high;
-		uint32		low;
-
-		if (sscanf(line, "%u %X/%X", &of, &high, &low) == 3 && of == tli)
-			return (uint64) high << 32 | low;
-	}
-	fatal("history of timeline does not tell where timeline %u ended", tli);
-}
-
 /* The newest timeline first, as the server does. */
 static void
 put_ranges(ManifestWriter *writer, const BackupServer *server)
 {
 	char	   *history = server_history(server, server->stop_tli);
 	WalRange	range = {server->stop_tli, server->start, server->stop};
+	TimeLineID	before;
 
-	for (TimeLineID tli = server->stop_tli; tli > server->start_tli;)
+	while (range.tli > server->start_tli &&
+		   (before = history_before(history, range.tli)) != 0)
 	{
-		TimeLineID	before = tli - 1;
-
-		while (before > server->start_tli && strstr(history, psprintf("%u\t", before)) == NULL)
-			before--;
-		range.start = switch_point(history, before);
+		(void) history_end(history, before, &range.start);
 		manifest_write_range(writer, &range);
 		range = (WalRange) {before, server->start, range.start};
-		tli = before;
 	}
 	manifest_write_range(writer, &range);
 	pg_free(history);

@@ -221,20 +221,20 @@ plan_prior(PriorBackup *prior, const BackupOptions *options, const BackupServer 
 	}
 }
 
-/* Is that the end of a line of a history file that lets the prior backup be? */
-static bool
-history_allows(const char *history, const PriorBackup *prior)
+/*
+ * The backup must start after its prior one has ended.  On a standby, it starts at
+ * the latest restartpoint.
+ */
+static void
+check_start(const PriorBackup *prior, const BackupServer *server)
 {
-	for (const char *line = history; *line; line += strcspn(line, "\n"), line += *line == '\n')
-	{
-		uint32		tli;
-		uint32		high;
-		uint32		low;
-
-		if (sscanf(line, "%u %X/%X", &tli, &high, &low) == 3 && tli == prior->last.tli)
-			return ((uint64) high << 32 | low) >= prior->last.end;
-	}
-	return false;
+	if (prior->last.end <= server->start)
+		return;
+	report_error("the prior backup ends at %X/%X, but this one starts at %X/%X",
+				 LSN_FORMAT_ARGS(prior->last.end), LSN_FORMAT_ARGS(server->start));
+	if (server->is_standby)
+		report_hint("On a standby, a restartpoint has to be made in between, for which its primary has to make a checkpoint.");
+	give_up();
 }
 
 /*
@@ -244,15 +244,17 @@ history_allows(const char *history, const PriorBackup *prior)
 static void
 check_timeline(const PriorBackup *prior, const BackupServer *server)
 {
-	if (prior->last.tli == server->start_tli && prior->last.end <= server->start)
+	if (prior->last.tli == server->start_tli)
 		return;
 	if (prior->last.tli < server->start_tli)
 	{
 		char	   *history = server_history(server, server->start_tli);
-		bool		allowed = history_allows(history, prior);
+		XLogRecPtr	ended;
+		bool		led_here = history_end(history, prior->last.tli, &ended) &&
+			prior->last.end <= ended;
 
 		pg_free(history);
-		if (allowed)
+		if (led_here)
 			return;
 	}
 	report_error("the prior backup ends at %X/%X on timeline %u, which did not lead to %X/%X on timeline %u",
@@ -341,6 +343,7 @@ plan_increment(BackupPlan *plan, const BackupServer *server, const BackupOptions
 	ManifestHandler handler = {plan, note_prior_file, NULL};
 	ManifestInfo info;
 
+	check_start(prior, server);
 	if (prior->lineage[0] == '\0')
 		check_timeline(prior, server);
 	manifest_read(options->prior_manifest, &handler, &info);

@@ -198,6 +198,62 @@ server_history(const BackupServer *server, TimeLineID tli)
 	return history ? history : pg_strdup("");
 }
 
+/* Goes to the next line of a history file that names a timeline; false at the end. */
+static bool
+next_timeline(const char **history, TimeLineID *tli, XLogRecPtr *end)
+{
+	while (**history != '\0')
+	{
+		const char *line = *history;
+		uint32		high;
+		uint32		low;
+
+		*history += strcspn(line, "\n");
+		*history += **history == '\n';
+		if (sscanf(line, "%u %X/%X", tli, &high, &low) == 3)
+		{
+			*end = (uint64) high << 32 | low;
+			return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Where a timeline ended, by the history of a later one.  False if it is not in it.
+ */
+bool
+history_end(const char *history, TimeLineID tli, XLogRecPtr *end)
+{
+	TimeLineID	found;
+
+	while (next_timeline(&history, &found, end))
+	{
+		if (found == tli)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The timeline before that one, by the history of it or of a later one; 0 if there
+ * is none.
+ */
+TimeLineID
+history_before(const char *history, TimeLineID tli)
+{
+	TimeLineID	before = 0;
+	TimeLineID	found;
+	XLogRecPtr	end;
+
+	while (next_timeline(&history, &found, &end))
+	{
+		if (found < tli)
+			before = Max(before, found);
+	}
+	return before;
+}
+
 /*
  * Stopping
  */
@@ -211,6 +267,31 @@ label_number(const char *label, const char *name)
 	if (found == NULL || (found != label && found[-1] != '\n'))
 		return 0;
 	return (uint32) strtoul(found + strlen(name), NULL, 10);
+}
+
+/*
+ * The timeline that the backup ended on.  A standby may have come to a later one by
+ * now.
+ */
+static TimeLineID
+stop_timeline(BackupServer *server)
+{
+	TimeLineID	tli = server->start_tli;
+	char	   *history;
+	XLogRecPtr	end;
+
+	if (!server->is_standby)
+		return tli;
+	tli = (TimeLineID) value_u64(server->conn,
+								 "SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()");
+	if (tli <= server->start_tli)
+		return server->start_tli;
+	history = server_history(server, tli);
+	while (tli > server->start_tli && history_before(history, tli) != 0 &&
+		   history_end(history, history_before(history, tli), &end) && server->stop <= end)
+		tli = history_before(history, tli);
+	pg_free(history);
+	return tli;
 }
 
 /*
@@ -236,10 +317,5 @@ server_stop(BackupServer *server, bool wait_for_archive)
 	if (tli == 0)
 		fatal("could not parse the backup label from the server");
 	server->start_tli = tli;
-	server->stop_tli = (TimeLineID)
-		value_u64(server->conn, server->is_standby ?
-				  "SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()" :
-				  "SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()");
-	if (server->stop_tli < server->start_tli)
-		server->stop_tli = server->start_tli;
+	server->stop_tli = stop_timeline(server);
 }

@@ -27,7 +27,7 @@ static const char *const session_settings =
  */
 
 static PGconn *
-try_connect(const ConnectionOptions *options, bool replication)
+try_connect(const ConnectionOptions *options)
 {
 	const char *keywords[16];
 	const char *values[16];
@@ -48,7 +48,6 @@ try_connect(const ConnectionOptions *options, bool replication)
 	ADD("port", options->port);
 	ADD("user", options->user);
 	ADD("password", options->password);
-	ADD("replication", replication ? "true" : NULL);
 	ADD("fallback_application_name", "pg_ptrack");
 #undef ADD
 	keywords[n] = NULL;
@@ -79,7 +78,7 @@ on_notice(void *arg, const PGresult *result)
 }
 
 static PGconn *
-open_one(ConnectionOptions *options, bool may_ask, bool replication)
+open_one(ConnectionOptions *options, bool may_ask)
 {
 	PGconn	   *conn;
 
@@ -87,7 +86,7 @@ open_one(ConnectionOptions *options, bool may_ask, bool replication)
 		options->password = simple_prompt("Password: ", false);
 	for (;;)
 	{
-		conn = try_connect(options, replication);
+		conn = try_connect(options);
 		if (conn == NULL)
 			fatal("out of memory");
 		if (PQstatus(conn) == CONNECTION_OK)
@@ -112,19 +111,10 @@ open_one(ConnectionOptions *options, bool may_ask, bool replication)
 PGconn *
 connection_open(ConnectionOptions *options, bool may_ask)
 {
-	PGconn	   *conn = open_one(options, may_ask, false);
+	PGconn	   *conn = open_one(options, may_ask);
 
 	connection_command(conn, session_settings);
 	return conn;
-}
-
-/*
- * Connects for the replication protocol.
- */
-PGconn *
-connection_open_replication(ConnectionOptions *options)
-{
-	return open_one(options, false, true);
 }
 
 /*
