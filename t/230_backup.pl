@@ -16,7 +16,8 @@ my $node = new_node('primary', initdb => ['--data-checksums'], conf => <<'EOS');
 allow_in_place_tablespaces = on
 wal_keep_size = 1GB
 EOS
-my $place = $node->basedir . '/place';
+# A short name, which PostgreSQL's tar format has room for.
+my $place = PostgreSQL::Test::Utils::tempdir_short() . '/place';
 mkdir $place;
 $node->safe_psql('postgres', $_) for "CREATE TABLESPACE place LOCATION '$place'", "CREATE TABLESPACE inside LOCATION ''";
 $node->safe_psql('postgres', <<'EOS');
