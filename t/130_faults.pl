@@ -76,7 +76,13 @@ sub disarm
 
 append_to_file($control, "\0" x $control_len);
 # Without its worker, which would try again at once; for that, see the end.
-my $node = new_node('faults', conf => "fsync = on\nmax_worker_processes = 0");
+# Nobody writes pages but checkpoints, so that contents stay the same.
+my $node = new_node('faults', conf => <<'EOS');
+fsync = on
+max_worker_processes = 0
+shared_buffers = 64MB
+bgwriter_lru_maxpages = 0
+EOS
 $node->safe_psql('postgres', <<'EOF');
 CREATE TABLE t (id int PRIMARY KEY, v int) WITH (fillfactor = 50);
 INSERT INTO t SELECT i, 0 FROM generate_series(1, 10000) i;

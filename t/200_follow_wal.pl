@@ -221,12 +221,11 @@ $node->restart;
 sql(q{SELECT pg_create_logical_replication_slot('taken', 'pgoutput')});
 worker_warns('ptrack.slot_name = taken', qr/WARNING:.*replication slot "taken" belongs to something else.*HINT:.*ptrack\.slot_name/s,
 	'the slot belongs to something else');
-sql(q{SELECT pg_drop_replication_slot('taken')});
-sql(q{SELECT pg_create_physical_replication_slot('one')});
+# That one, and the one that ptrack had before.
 $node->append_conf('postgresql.conf', 'ptrack.slot_name = other');
 worker_warns('max_replication_slots = 2', qr/WARNING:.*all replication slots are in use.*HINT:.*max_replication_slots/s,
 	'no slot is free');
-sql(qq{SELECT pg_drop_replication_slot('$_')}) for 'one', 'ptrack';
+sql(qq{SELECT pg_drop_replication_slot('$_')}) for 'taken', 'ptrack';
 $node->append_conf('postgresql.conf', "ptrack.slot_name = ptrack\nmax_replication_slots = 10\nwal_level = replica");
 $node->restart;
 is(sql('SELECT ptrack_init_lsn()'), $init, 'coverage goes on');
