@@ -26,7 +26,8 @@ struct Pack
 	struct archive *archive;
 };
 
-static void __attribute__((noreturn))
+static void
+__attribute__((noreturn))
 bad_pack(const Pack *pack)
 {
 	fatal("could not write archive \"%s\": %s", pack->path,
@@ -57,7 +58,7 @@ pack_suffix(const pg_compress_specification *compression)
 static void
 set_filter_option(Pack *pack, const char *name, int value)
 {
-	char		text[16];
+	char text[	16];
 
 	snprintf(text, sizeof(text), "%d", value);
 	if (archive_write_set_filter_option(pack->archive, NULL, name, text) != ARCHIVE_OK)
@@ -89,7 +90,10 @@ set_compression(Pack *pack, const pg_compress_specification *compression)
 	if (*pack_suffix(compression) == '\0')
 		return;
 
-	/* Only zstd has levels below zero; elsewhere, that is the method's default. */
+	/*
+	 * Only zstd has levels below zero; elsewhere, that is the method's
+	 * default.
+	 */
 	if (compression->level > 0 ||
 		(compression->level < 0 && compression->algorithm == PG_COMPRESSION_ZSTD))
 		set_filter_option(pack, "compression-level", compression->level);
@@ -121,6 +125,9 @@ pack_create(const char *path, const pg_compress_specification *compression)
 	if (archive_write_set_format_gnutar(pack->archive) != ARCHIVE_OK)
 		bad_pack(pack);
 	set_compression(pack, compression);
+
+	/* Else what is compressed would be followed by zeros, if that is a pipe. */
+	(void) archive_write_set_bytes_in_last_block(pack->archive, 1);
 	if (archive_write_open_fd(pack->archive, pack->fd) != ARCHIVE_OK)
 		bad_pack(pack);
 	return pack;
