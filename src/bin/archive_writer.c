@@ -26,8 +26,7 @@ struct Pack
 	struct archive *archive;
 };
 
-static void
-__attribute__((noreturn))
+static void __attribute__((noreturn))
 bad_pack(const Pack *pack)
 {
 	fatal("could not write archive \"%s\": %s", pack->path,
@@ -58,10 +57,10 @@ pack_suffix(const pg_compress_specification *compression)
 static void
 set_filter_option(Pack *pack, const char *name, int value)
 {
-	char text[	16];
+	char		value_text[16];
 
-	snprintf(text, sizeof(text), "%d", value);
-	if (archive_write_set_filter_option(pack->archive, NULL, name, text) != ARCHIVE_OK)
+	snprintf(value_text, sizeof(value_text), "%d", value);
+	if (archive_write_set_filter_option(pack->archive, NULL, name, value_text) != ARCHIVE_OK)
 		bad_pack(pack);
 }
 
