@@ -109,6 +109,17 @@ output_create_root(const CombineOptions *options)
 	target_create(&target);
 }
 
+/* How many directories a path is below the backup's. */
+static int
+depth_of(const char *path)
+{
+	int			depth = 0;
+
+	for (; *path; path++)
+		depth += *path == '/';
+	return depth;
+}
+
 /*
  * Makes all directories in it.  Where pg_wal was elsewhere, it now is where it
  * belongs.
@@ -116,12 +127,22 @@ output_create_root(const CombineOptions *options)
 void
 output_make_directories(const Plan *plan)
 {
-	for (const Directory *directory = plan->directories; directory; directory = directory->next)
+	bool		more = true;
+
+	/* Archives come in any order, so that a directory may be listed before its own. */
+	for (int depth = 0; more; depth++)
 	{
-		if (is_tablespace(directory))
-			target_make_tablespace(directory->path, directory->link);
-		else
-			target_make_directory(directory->path);
+		more = false;
+		for (const Directory *directory = plan->directories; directory; directory = directory->next)
+		{
+			more |= depth_of(directory->path) > depth;
+			if (depth_of(directory->path) != depth)
+				continue;
+			if (is_tablespace(directory))
+				target_make_tablespace(directory->path, directory->link);
+			else
+				target_make_directory(directory->path);
+		}
 	}
 }
 
