@@ -10,6 +10,7 @@
 
 #include "compat.h"
 
+#include "arguments.h"
 #include "backup_list.h"
 #include "backup_read.h"
 #include "catalog/pg_type_d.h"
@@ -32,15 +33,6 @@ PG_FUNCTION_INFO_V1(ptrack_backup_files);
 PG_FUNCTION_INFO_V1(ptrack_backup_read);
 PG_FUNCTION_INFO_V1(ptrack_backup_read_blocks);
 PG_FUNCTION_INFO_V1(ptrack_await_summary);
-
-static void
-require_argument(FunctionCallInfo fcinfo, int n, const char *name)
-{
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("argument \"%s\" must not be null", name)));
-}
 
 /*
  * ptrack_backup_files() returns setof record: what there is to back up

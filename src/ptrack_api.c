@@ -11,6 +11,7 @@
 
 #include "compat.h"
 
+#include "arguments.h"
 #include "changed_segments.h"
 #include "change_query.h"
 #include "engine.h"
@@ -43,15 +44,6 @@ PG_FUNCTION_INFO_V1(ptrack_scans);
 /*
  * Arguments and results
  */
-
-static void
-require_argument(FunctionCallInfo fcinfo, int n, const char *name)
-{
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("argument \"%s\" must not be null", name)));
-}
 
 static XLogRecPtr
 lsn_argument(FunctionCallInfo fcinfo, int n, const char *name)

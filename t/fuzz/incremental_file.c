@@ -9,7 +9,7 @@
 #include "postgres_fe.h"
 
 #include "bin/incremental_file.h"
-#include "client.h"
+#include "harness.h"
 
 static void
 check_header(const IncrementalHeader *header, const uint8_t *data)

@@ -17,7 +17,7 @@
 
 #include "bin/manifest.h"
 #include "bin/paths.h"
-#include "client.h"
+#include "harness.h"
 #include "common/sha2.h"
 #include "port/pg_crc32c.h"
 

@@ -22,18 +22,9 @@
 #include "postgres_fe.h"
 
 #include "common/summary_format.h"
+#include "harness.h"
 
 #define TRAILER_LEN		12
-
-/* Stops the fuzzer, which then keeps the input. */
-#define REQUIRE(condition) \
-	do { \
-		if (!(condition)) \
-		{ \
-			fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-			abort(); \
-		} \
-	} while (0)
 
 void
 ExceptionalCondition(const char *condition, const char *file, int line)

@@ -17,7 +17,7 @@
 
 #include "bin/paths.h"
 #include "bin/tar_input.h"
-#include "client.h"
+#include "harness.h"
 
 #define BLOCK			512
 #define MAGIC_AT		257

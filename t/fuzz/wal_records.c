@@ -35,18 +35,10 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "harness.h"
+
 #define MAX_MAIN		16384
 #define MAX_TEST_BLOCKS	(XLR_MAX_BLOCK_ID + 1)
-
-/* Stops the fuzzer, which then keeps the input. */
-#define REQUIRE(condition) \
-	do { \
-		if (!(condition)) \
-		{ \
-			fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-			abort(); \
-		} \
-	} while (0)
 
 /* What the decoder takes from the server. */
 int			wal_level;

@@ -1,9 +1,9 @@
 /*
- * client.h
- *		What the harnesses of the client's parsers share.
+ * harness.h
+ *		What the harnesses share.
  */
-#ifndef PTRACK_FUZZ_CLIENT_H
-#define PTRACK_FUZZ_CLIENT_H
+#ifndef PTRACK_FUZZ_HARNESS_H
+#define PTRACK_FUZZ_HARNESS_H
 
 /* Stops the fuzzer, which then keeps the input. */
 #define REQUIRE(condition) \
@@ -17,4 +17,4 @@
 
 extern int	LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#endif							/* PTRACK_FUZZ_CLIENT_H */
+#endif							/* PTRACK_FUZZ_HARNESS_H */
