@@ -95,8 +95,9 @@ sub same_changes
 # replays, and its worker publishes the cycle that ended.  This waits for that.
 #
 # The worker may be late when several redo points follow each other, as they do when
-# a database is created.  Then a restartpoint publishes all of them in one summary,
-# which may say more.  Returns whether it was so.
+# a database is created.  Then the cycle goes on across a redo point, and a
+# restartpoint publishes what was marked until then, which may be more.  Returns
+# whether it was so.
 sub wait_for_summary
 {
 	my ($standby, $redo) = @_;
@@ -107,12 +108,12 @@ sub wait_for_summary
 	catch_up($standby, $primary);
 	for (1 .. 50)
 	{
-		return 0 if $there->();
+		return summary_points($file) > 0 if $there->();
 		usleep(100_000);
 	}
 	checkpoint($standby);
 	poll_until($there) or die $standby->name . " does not publish the cycle that ends at $redo";
-	return summary_points($file) > 0;
+	return 1;
 }
 
 # If the cycle before is not yet published at a cut, both get into one summary,
