@@ -451,6 +451,9 @@ combine(const CombineOptions *options, Chain *chain)
 		place_refuse(chain->backups[i].dir);
 	chain_read(chain);
 	plan = plan_create(chain, options->archives);
+	if (options->manifest && !plan->has_info)
+		fatal_hint("Use --no-manifest to do without one.",
+				   "cannot make a manifest, as backup \"%s\" has none", chain_last(chain)->dir);
 	plan_sort_by_weight(plan);
 	if (chain->full && chain->backups[0].input.archives && !options->archives)
 		chain->backups[0].input.streamed =
