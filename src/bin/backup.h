@@ -7,6 +7,9 @@
  *		backup_plan.c		which files, and how each of them is taken
  *		backup_fetch.c		the connections that fetch them
  *		backup_resume.c		going on with an interrupted backup
+ *		backup_stream.c		WAL that is received meanwhile
+ *		backup_archives.c	tar format
+ *		backup_output.c		other files, to either format
  *		backup_finish.c		label, WAL and manifest
  */
 #ifndef PTRACK_BACKUP_H
@@ -24,6 +27,7 @@ typedef enum WalMethod
 {
 	WAL_NONE,
 	WAL_FETCH,
+	WAL_STREAM,
 } WalMethod;
 
 typedef struct BackupOptions

@@ -27,7 +27,7 @@ static const char *const session_settings =
  */
 
 static PGconn *
-try_connect(const ConnectionOptions *options)
+try_connect(const ConnectionOptions *options, bool replication)
 {
 	const char *keywords[16];
 	const char *values[16];
@@ -48,6 +48,7 @@ try_connect(const ConnectionOptions *options)
 	ADD("port", options->port);
 	ADD("user", options->user);
 	ADD("password", options->password);
+	ADD("replication", replication ? "true" : NULL);
 	ADD("fallback_application_name", "pg_ptrack");
 #undef ADD
 	keywords[n] = NULL;
@@ -78,7 +79,7 @@ on_notice(void *arg, const PGresult *result)
 }
 
 static PGconn *
-open_one(ConnectionOptions *options, bool may_ask)
+open_one(ConnectionOptions *options, bool may_ask, bool replication)
 {
 	PGconn	   *conn;
 
@@ -86,7 +87,7 @@ open_one(ConnectionOptions *options, bool may_ask)
 		options->password = simple_prompt("Password: ", false);
 	for (;;)
 	{
-		conn = try_connect(options);
+		conn = try_connect(options, replication);
 		if (conn == NULL)
 			fatal("out of memory");
 		if (PQstatus(conn) == CONNECTION_OK)
@@ -111,10 +112,19 @@ open_one(ConnectionOptions *options, bool may_ask)
 PGconn *
 connection_open(ConnectionOptions *options, bool may_ask)
 {
-	PGconn	   *conn = open_one(options, may_ask);
+	PGconn	   *conn = open_one(options, may_ask, false);
 
 	connection_command(conn, session_settings);
 	return conn;
+}
+
+/*
+ * Connects for the replication protocol.
+ */
+PGconn *
+connection_open_replication(ConnectionOptions *options)
+{
+	return open_one(options, false, true);
 }
 
 /*
