@@ -295,6 +295,19 @@ for my $method ('CRC32C', 'SHA256')
 	$method eq 'CRC32C' ? command_ok(\@command, 'in place, damaged') :
 	  command_fails_like(\@command, qr/checksum of file ".*\Q$table\E" is not/, 'in place, damaged, to be read');
 	command_fails([ 'pg_verifybackup', '-q', $damaged ], "in place, damaged, $method: it is known to be");
+	ok(!-e "$damaged/ptrack_combine.journal", "in place, damaged, $method: nothing was begun, or it is complete");
+}
+
+# What is wrong with an increment is found before anything is changed.
+for my $file ('PG_VERSION', $increment_of_table)
+{
+	my ($first, $last) = (copy_dir($chain[0]), copy_dir($chain[1]));
+	my $before = list_tree($first);
+
+	patch("$last/$file", 0, '9');
+	command_fails_like([ 'pg_ptrack', 'combine', '-N', '--in-place', $first, $last ], qr/checksum/,
+		"in place, damaged $file of an increment");
+	is_deeply(list_tree($first), $before, 'nothing is changed');
 }
 
 is(blocks(slurp_file(combine_ok('shorter', ['--no-manifest'], lengths($old, increment(5, 0 => 'A'), increment(3))) . "/$table")),

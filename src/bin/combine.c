@@ -308,7 +308,7 @@ build_target(void *arg, int thread, Target *target)
 
 	if (combining->options->dry_run)
 	{
-		build_nothing(builder, target);
+		build_check(builder, target);
 		return;
 	}
 

@@ -80,10 +80,8 @@ open_parent(const char *dir, const char *path, const char **name)
 	return fd;
 }
 
-/*
- * Opens a regular file.  Returns -1 if there is none of that name.
- */
-int
+/* Opens a regular file.  Returns -1 if there is none of that name. */
+static int
 dir_try_open(const char *dir, const char *path, int flags, struct stat *st)
 {
 	const char *name;
@@ -111,7 +109,7 @@ dir_try_open(const char *dir, const char *path, int flags, struct stat *st)
 }
 
 /*
- * The same, of a file that must exist.
+ * Opens a regular file.
  */
 int
 dir_open(const char *dir, const char *path, int flags, struct stat *st)
