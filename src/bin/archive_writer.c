@@ -26,7 +26,8 @@ struct Pack
 	struct archive *archive;
 };
 
-static void __attribute__((noreturn))
+static void
+__attribute__((noreturn))
 bad_pack(const Pack *pack)
 {
 	fatal("could not write archive \"%s\": %s", pack->path,
@@ -57,7 +58,7 @@ pack_suffix(const pg_compress_specification *compression)
 static void
 set_filter_option(Pack *pack, const char *name, int value)
 {
-	char		text[16];
+	char text[	16];
 
 	snprintf(text, sizeof(text), "%d", value);
 	if (archive_write_set_filter_option(pack->archive, NULL, name, text) != ARCHIVE_OK)
@@ -89,7 +90,10 @@ set_compression(Pack *pack, const pg_compress_specification *compression)
 	if (*pack_suffix(compression) == '\0')
 		return;
 
-	/* Only zstd has levels below zero; elsewhere, that is the method's default. */
+	/*
+	 * Only zstd has levels below zero; elsewhere, that is the method's
+	 * default.
+	 */
 	if (compression->level > 0 ||
 		(compression->level < 0 && compression->algorithm == PG_COMPRESSION_ZSTD))
 		set_filter_option(pack, "compression-level", compression->level);

@@ -77,7 +77,7 @@ parse_rate(const char *text)
 
 	errno = 0;
 	value = strtod(text, &end);
-	if (end == text || errno == ERANGE)
+	if (end == text ||errno == ERANGE)
 		fatal("transfer rate \"%s\" is not a valid value", text);
 	if (value <= 0)
 		fatal("transfer rate must be greater than zero");

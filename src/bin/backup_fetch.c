@@ -60,7 +60,8 @@ typedef struct Fetch
 /* A file that is being written. */
 typedef struct Writing
 {
-	BlockNumber *patch;			/* of a file that is patched: the numbers of the */
+	BlockNumber *patch;			/* of a file that is patched: the numbers of
+								 * the */
 	uint32		next_patch;		/* blocks that come; NULL: it is written anew */
 	BackupFile *file;			/* NULL: none */
 	FilePart   *part;			/* NULL: all of it */
@@ -277,7 +278,7 @@ begin_writing(Writing *writing, BackupFile *file, FilePart *part, uint64 size, c
 		writing->archived = archives_begin(writing->path, size, file->modified);
 	else
 		writing->fd = target_open(writing->path, O_WRONLY | (file->resume ? 0 : O_CREAT) |
-							  (part || file->resume ? 0 : O_EXCL));
+								  (part || file->resume ? 0 : O_EXCL));
 	writing->position = writing->flushed = part ? part->start : 0;
 	begin_checksum(writing, fetch->options->checksum);
 }
@@ -594,7 +595,10 @@ add_unit(Fetch *fetch, BackupFile **files, int nfiles, TakeMethod method, uint64
 		fetch->units = pg_realloc(fetch->units, fetch->room * sizeof(Unit));
 	}
 	unit = &fetch->units[fetch->nunits++];
-	*unit = (Unit) {.files = files,.nfiles = nfiles,.part = -1,.method = method,.cost = cost};
+	*unit = (Unit)
+	{
+		.files = files,.nfiles = nfiles,.part = -1,.method = method,.cost = cost
+	};
 	return unit;
 }
 

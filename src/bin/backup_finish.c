@@ -133,7 +133,10 @@ fetch_segment(const BackupServer *server, const BackupOptions *options, XLogSegN
 	char		name[MAXFNAMELEN];
 	uint64		size;
 
-	/* The segment that a timeline begins in has the end of the one before, too. */
+	/*
+	 * The segment that a timeline begins in has the end of the one before,
+	 * too.
+	 */
 	for (TimeLineID tli = server->stop_tli; tli >= server->start_tli; tli--)
 	{
 		XLogFileName(name, tli, segno, server->wal_segment_size);
@@ -268,7 +271,10 @@ put_ranges(ManifestWriter *writer, const BackupServer *server)
 	{
 		(void) history_end(history, before, &range.start);
 		manifest_write_range(writer, &range);
-		range = (WalRange) {before, server->start, range.start};
+		range = (WalRange)
+		{
+			before, server->start, range.start
+		};
 	}
 	manifest_write_range(writer, &range);
 	pg_free(history);

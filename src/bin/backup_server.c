@@ -28,7 +28,7 @@ static bool
 value_is(PGconn *conn, const char *query, const char *expected)
 {
 	char	   *text = connection_value(conn, query);
-	bool		is = text != NULL && strcmp(text, expected) == 0;
+	bool		is = text !=NULL && strcmp(text, expected) == 0;
 
 	pg_free(text);
 	return is;

@@ -32,7 +32,8 @@ static const BackupOptions *options;
 static PGconn *conn;
 static TimeLineID tli;
 static uint32 segment_size;
-static char *segment;			/* what was received of the one that is not whole */
+static char *segment;			/* what was received of the one that is not
+								 * whole */
 static XLogRecPtr position;		/* of what comes next */
 static _Atomic XLogRecPtr stop; /* up to there; 0: not known yet */
 static Worker *receiver;

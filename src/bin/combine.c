@@ -110,7 +110,8 @@ usage(void)
 		   "  -?, --help                show this help, then exit\n");
 }
 
-static void __attribute__((noreturn))
+static void
+__attribute__((noreturn))
 bad_usage(const char *message)
 {
 	report_error("%s", message);

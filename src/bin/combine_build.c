@@ -27,7 +27,7 @@ typedef struct Reading
 	const char *path;
 	OpenSource	opened;
 	const Source *source;		/* whose checksum it must have, or NULL */
-	OutFile	   *to;				/* or NULL */
+	OutFile    *to;				/* or NULL */
 	bool		summed;
 	pg_checksum_context sum;	/* for the result's manifest */
 } Reading;
@@ -182,7 +182,7 @@ copy_source(const Builder *builder, Target *target, const Source *source, const 
 	if (builder->options->method == METHOD_COPY || reading.opened.fd < 0)
 	{
 		out_create(builder, &out, to, reading.opened.st.st_size,
-					  reading.opened.st.st_mtime);
+				   reading.opened.st.st_mtime);
 		reading.to = &out;
 		read_whole(builder, &reading);
 		out_close(builder, &out);

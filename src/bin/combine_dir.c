@@ -146,13 +146,15 @@ dir_read(const char *dir, const char *path, size_t *len)
 	if (st.st_size > MAX_SMALL_FILE)
 		fatal("file \"%s/%s\" is too large", dir, path);
 	text = pg_malloc(st.st_size + 1);
+
 	got = read(fd, text, st.st_size);
 	if (got < 0)
 		fatal("could not read file \"%s/%s\": %m", dir, path);
 	if (got != st.st_size)
 		fatal("could not read file \"%s/%s\": read %zd of %lld", dir, path, got,
 			  (long long) st.st_size);
-	text[got] = '\0';
+	text[		got] = '\0';
+
 	*len = got;
 	close(fd);
 	return text;

@@ -18,9 +18,9 @@
 
 /* What no setting of the server, a database or a role should interfere with. */
 static const char *const session_settings =
-	"SET search_path = ''; SET statement_timeout = 0; SET lock_timeout = 0; "
-	"SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0; "
-	"SET bytea_output = hex; SET client_encoding = sql_ascii; SET DateStyle = ISO";
+"SET search_path = ''; SET statement_timeout = 0; SET lock_timeout = 0; "
+"SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0; "
+"SET bytea_output = hex; SET client_encoding = sql_ascii; SET DateStyle = ISO";
 
 /*
  * Opening

@@ -73,7 +73,10 @@ worker_begin(worker_fn work, void *shared, int number)
 	sigset_t	before;
 	int			error;
 
-	*worker = (Worker) {.work = work,.shared = shared,.number = number};
+	*worker = (Worker)
+	{
+		.work = work,.shared = shared,.number = number
+	};
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	error = pthread_create(&worker->thread, NULL, worker_main, worker);
