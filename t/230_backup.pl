@@ -134,7 +134,7 @@ if ($node->safe_psql('postgres', 'SHOW data_checksums') eq 'on')
 
 # What cannot be
 my $other = new_node('stranger', conf => '');
-backup_fails($other, 'a prior backup of another server', qr/system identifier|another server/, prior => $full);
+backup_fails($other, 'a prior backup of another server', qr/system identifier|another server|the prior backup ends at/, prior => $full);
 backup_fails($node, 'no manifest', qr/could not open file/, prior => $node->basedir);
 backup_fails($node, 'a directory that is not empty', qr/exists but is not empty/, dir => $full);
 backup_fails($node, 'a tablespace without a place', qr/exists but is not empty/, args => [ '-T', "$place=$full" ]);
