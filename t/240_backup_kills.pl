@@ -56,6 +56,7 @@ sub run_backup
 
 	$options{while}->() if $options{while};
 	$run->finish;
+	diag($stderr) if $run->full_result != 0 && !$options{at} && !$options{while};
 	return $run->full_result == 0;
 }
 

@@ -125,6 +125,9 @@ pack_create(const char *path, const pg_compress_specification *compression)
 	if (archive_write_set_format_gnutar(pack->archive) != ARCHIVE_OK)
 		bad_pack(pack);
 	set_compression(pack, compression);
+
+	/* Else what is compressed would be followed by zeros, if that is a pipe. */
+	(void) archive_write_set_bytes_in_last_block(pack->archive, 1);
 	if (archive_write_open_fd(pack->archive, pack->fd) != ARCHIVE_OK)
 		bad_pack(pack);
 	return pack;
