@@ -16,9 +16,9 @@ use PtrackTest;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-my $killer = PostgreSQL::Test::Utils::tempdir() . '/kill_at.so';
+my $killer = PostgreSQL::Test::Utils::tempdir() . '/break_call.so';
 run_log([ $ENV{CC} // 'cc', '-shared', '-fPIC', '-Wall', '-Werror', '-o', $killer,
-		"$FindBin::RealBin/c/kill_at.c", '-ldl' ])
+		"$FindBin::RealBin/c/break_call.c", '-ldl' ])
   or BAIL_OUT('could not compile the library that kills');
 
 my $node = new_node('primary', conf => "wal_keep_size = 4GB\nrestart_after_crash = on");
@@ -50,7 +50,7 @@ sub run_backup
 	my ($dir, $prior, %options) = @_;
 	my @command = backup_command($node, $dir, prior => $prior,
 		args => [ '-j', 2, '--resume', $options{while} ? ('-r', '30M') : () ]);
-	local %ENV = (%ENV, $options{at} ? (LD_PRELOAD => $killer, KILL_AT => $options{at}) : (),
+	local %ENV = (%ENV, PGAPPNAME => 'pg_ptrack', $options{at} ? (LD_PRELOAD => $killer, KILL_AT => $options{at}) : (),
 		$options{count} ? (LD_PRELOAD => $killer, KILL_COUNT => $options{count}) : ());
 	my $run = IPC::Run::start(\@command, '>', '/dev/null', '2>', \my $stderr);
 
@@ -65,7 +65,7 @@ my @ways = (
 	sub { # any connection, the one that holds the backup too
 		$node->safe_psql('postgres', <<'EOS');
 SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity
-	WHERE application_name = 'pg_ptrack' ORDER BY random() LIMIT 1) p
+	WHERE application_name = 'pg_ptrack' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1) p
 EOS
 	},
 	sub { # the server
@@ -74,7 +74,7 @@ EOS
 	},
 	sub { # one of its processes, so that it restarts all of them
 		my $pid = $node->safe_psql('postgres', <<'EOS');
-SELECT pid FROM pg_stat_activity WHERE application_name = 'pg_ptrack' ORDER BY random() LIMIT 1
+SELECT pid FROM pg_stat_activity WHERE application_name = 'pg_ptrack' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1
 EOS
 		kill 'KILL', $pid if $pid;
 		usleep(100_000);

@@ -53,6 +53,7 @@ typedef struct Fetch
 	Unit	   *units;			/* by falling cost */
 	int			nunits;
 	int			room;
+	atomic_int	busy;			/* connections that have not come to the end */
 	BackupFile **order;			/* files of units */
 	atomic_int	next;
 } Fetch;
@@ -578,6 +579,19 @@ fetch_units(void *arg, int number)
 	}
 	destroyPQExpBuffer(command);
 	PQfinish(conn);
+	atomic_fetch_sub(&fetch->busy, 1);
+}
+
+/* One thread more sees to it that the connection is there that holds the backup. */
+static void
+fetch_or_watch(void *arg, int number)
+{
+	Fetch	   *fetch = arg;
+
+	if (number < fetch->options->jobs)
+		fetch_units(fetch, number);
+	while (number == fetch->options->jobs && atomic_load(&fetch->busy) > 0)
+		connection_watch(fetch->server->conn);
 }
 
 /*
@@ -728,7 +742,8 @@ fetch_files(BackupPlan *plan, const BackupServer *server, BackupOptions *options
 	Fetch		fetch = {.server = server,.options = options};
 
 	make_units(&fetch, plan);
-	workers_run(options->jobs, fetch_units, &fetch);
+	atomic_init(&fetch.busy, options->jobs);
+	workers_run(options->jobs + 1, fetch_or_watch, &fetch);
 	pg_free(fetch.units);
 	pg_free(fetch.order);
 }

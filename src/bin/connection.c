@@ -76,6 +76,10 @@ on_notice(void *arg, const PGresult *result)
 
 	if (severity && strcmp(severity, "WARNING") == 0)
 		report_warning("%s", text ? text : "");
+
+	/* It ends the connection, on which nothing was being asked for. */
+	if (severity && strcmp(severity, "FATAL") == 0)
+		report_error("%s", text ? text : "");
 }
 
 static PGconn *
@@ -159,6 +163,23 @@ wait_for_input(PGconn *conn)
 	if (poll(&poll_fd, 1, WAIT_MS) < 0 && errno != EINTR)
 		fatal("could not wait for the server: %m");
 	if (!PQconsumeInput(conn))
+		fatal("%s", PQerrorMessage(conn));
+}
+
+/*
+ * Waits for a moment, while nothing is asked for on that connection.  Gives up if it
+ * has ended.
+ */
+void
+connection_watch(PGconn *conn)
+{
+	struct pollfd poll_fd = {.fd = PQsocket(conn),.events = POLLIN};
+
+	if (workers_stopping())
+		give_up();
+	if (poll(&poll_fd, 1, WAIT_MS) < 0 && errno != EINTR)
+		fatal("could not wait for the server: %m");
+	if (poll_fd.revents != 0 && (!PQconsumeInput(conn) || PQstatus(conn) != CONNECTION_OK))
 		fatal("%s", PQerrorMessage(conn));
 }
 
