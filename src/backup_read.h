@@ -25,7 +25,8 @@
 
 #define PART_BEGIN			0x01	/* the first one of a file */
 #define PART_END			0x02	/* the last one of a file */
-#define PART_GONE			0x04	/* there is no such file any more; with both */
+#define PART_GONE			0x04	/* there is no such file any more; with
+									 * both */
 #define PART_BLOCKS			0x08	/* of a file's blocks only */
 #define PART_DAMAGED		0x10	/* a page's checksum is wrong */
 

@@ -105,7 +105,8 @@ typedef struct HalfHeader
 	pg_atomic_uint32 state;
 	pg_atomic_uint32 everything;	/* all that can be said is "changed" */
 	pg_atomic_uint32 coarse;	/* a table was full */
-	pg_atomic_uint32 beyond_wal;	/* there are marks that WAL does not tell of */
+	pg_atomic_uint32 beyond_wal;	/* there are marks that WAL does not tell
+									 * of */
 	pg_atomic_uint32 used[MAP_TABLES];
 } HalfHeader;
 

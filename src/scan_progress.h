@@ -12,7 +12,8 @@ typedef enum ScanPurpose
 {
 	SCAN_QUERY,					/* a query reads what is not yet marked */
 	SCAN_GAP,					/* the worker reads WAL from before the start, */
-	SCAN_OVERFLOW,				/* or of a cycle that the live map had no room for */
+	SCAN_OVERFLOW,				/* or of a cycle that the live map had no room
+								 * for */
 } ScanPurpose;
 
 /* One scan, of which processes that take part count the bytes that they read. */

@@ -70,6 +70,11 @@ my $dry = PostgreSQL::Test::Utils::tempdir() . '/dry';
 command_ok([ 'pg_ptrack', 'combine', '--dry-run', '-o', $dry, mapped($chain[-1]), @chain ], 'dry run');
 ok(!-e $dry, 'a dry run makes nothing');
 
+command_like([ 'pg_ptrack', 'combine', '--help' ], qr/^Usage:/m, 'help');
+command_fails_like([ 'pg_ptrack', 'combine', '--nonsense' ], qr/Try "pg_ptrack combine --help"/, 'no such option');
+command_checks_all([ 'pg_ptrack', 'combine', '-NP', '--log-json', '-o', new_dir(), mapped($chain[-1]), @chain ], 0, [],
+	[qr/\A(?:\{"type": "progress".*\}\n)+\z/], 'progress as JSON');
+
 my $synced = PostgreSQL::Test::Utils::tempdir() . '/synced';
 command_ok([ 'pg_ptrack', 'combine', '-j', 2, '-o', $synced, mapped($chain[-1]), @chain ], 'with fsync');
 same_trees($synced, $core, 'with fsync');

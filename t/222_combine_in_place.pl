@@ -1,6 +1,6 @@
 # Combining in place, killed anywhere: the directory is no backup until the same
 # command has completed, and then it is the right one.  How it is killed:
-# c/kill_at.c.
+# c/break_call.c.
 
 use strict;
 use warnings FATAL => 'all';
@@ -15,9 +15,9 @@ use Test::More;
 
 need_core_increments();
 
-my $killer = PostgreSQL::Test::Utils::tempdir() . '/kill_at.so';
+my $killer = PostgreSQL::Test::Utils::tempdir() . '/break_call.so';
 run_log([ $ENV{CC} // 'cc', '-shared', '-fPIC', '-Wall', '-Werror', '-o', $killer,
-		"$FindBin::RealBin/c/kill_at.c", '-ldl' ])
+		"$FindBin::RealBin/c/break_call.c", '-ldl' ])
   or BAIL_OUT('could not compile the library that kills');
 
 my $node = chain_node('node');

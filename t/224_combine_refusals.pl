@@ -128,6 +128,8 @@ refused('half a manifest', qr/could not parse backup manifest/, 1, sub {
 	spew("$_[0]/backup_manifest", substr slurp_file("$_[0]/backup_manifest"), 0, 5000);
 });
 
+refused('no manifest of the last backup', qr/cannot make a manifest, as backup ".*" has none/, 2, sub { drop_manifest($_[0]) });
+
 # Headers that lie, in files of which no manifest says anything
 my %lies = (
 	'a bad magic number' => [ qr/bad magic number/, pack 'V3', 1, 0, 1 ],
@@ -144,7 +146,8 @@ for my $lie (sort keys %lies)
 {
 	my ($pattern, $bytes) = @{ $lies{$lie} };
 
-	refused($lie, $pattern, 1 + length($lie) % 2, sub { drop_manifest($_[0]); spew("$_[0]/$increment_of_table", $bytes) });
+	refused($lie, $pattern, 1 + length($lie) % 2, sub { drop_manifest($_[0]); spew("$_[0]/$increment_of_table", $bytes) },
+		'--no-manifest');
 }
 refused('an increment in a full backup', qr/is incremental in full backup/, 0, sub {
 	drop_manifest($_[0]);
@@ -253,14 +256,14 @@ sub lengths
 sub blocks { return join '', map { substr $_[0], $_ * $BLCKSZ, 1 } 0 .. length($_[0]) / $BLCKSZ - 1; }
 my $old = join '', map { $_ x $BLCKSZ } qw(a b c d e);
 my @lengths = lengths($old, increment(2, 1 => 'B', 7 => 'H'), increment(9, 4 => 'E'));
-my $result = slurp_file(combine_ok('lengths', [], @lengths) . "/$table");
+my $result = slurp_file(combine_ok('lengths', ['--no-manifest'], @lengths) . "/$table");
 is(blocks($result), "aB\0\0E\0\0H\0", 'what was truncated away does not come back');
 is(length $result, 9 * $BLCKSZ, 'the length is the last one');
-my $step = combine_ok('lengths, increments', [], @lengths[ 1, 2 ]);
+my $step = combine_ok('lengths, increments', ['--no-manifest'], @lengths[ 1, 2 ]);
 is(slurp_file("$step/$increment_of_table"),
 	increment(9, 1 => 'B', 2 => "\0", 3 => "\0", 4 => 'E', 5 => "\0", 6 => "\0", 7 => 'H', 8 => "\0"),
 	'merged increments have zeros for it');
-is(slurp_file(combine_ok('lengths, in steps', [], $lengths[0], $step) . "/$table"), $result, 'in steps, it is the same');
+is(slurp_file(combine_ok('lengths, in steps', ['--no-manifest'], $lengths[0], $step) . "/$table"), $result, 'in steps, it is the same');
 is(slurp_file(core_combine($lengths[0], $step) . "/$table"), $result, 'and to pg_combinebackup');
 my $place = copy_dir($chain[0]);
 spew("$place/$table", $old);
@@ -292,12 +295,25 @@ for my $method ('CRC32C', 'SHA256')
 	$method eq 'CRC32C' ? command_ok(\@command, 'in place, damaged') :
 	  command_fails_like(\@command, qr/checksum of file ".*\Q$table\E" is not/, 'in place, damaged, to be read');
 	command_fails([ 'pg_verifybackup', '-q', $damaged ], "in place, damaged, $method: it is known to be");
+	ok(!-e "$damaged/ptrack_combine.journal", "in place, damaged, $method: nothing was begun, or it is complete");
 }
 
-is(blocks(slurp_file(combine_ok('shorter', [], lengths($old, increment(5, 0 => 'A'), increment(3))) . "/$table")),
+# What is wrong with an increment is found before anything is changed.
+for my $file ('PG_VERSION', $increment_of_table)
+{
+	my ($first, $last) = (copy_dir($chain[0]), copy_dir($chain[1]));
+	my $before = list_tree($first);
+
+	patch("$last/$file", 0, '9');
+	command_fails_like([ 'pg_ptrack', 'combine', '-N', '--in-place', $first, $last ], qr/checksum/,
+		"in place, damaged $file of an increment");
+	is_deeply(list_tree($first), $before, 'nothing is changed');
+}
+
+is(blocks(slurp_file(combine_ok('shorter', ['--no-manifest'], lengths($old, increment(5, 0 => 'A'), increment(3))) . "/$table")),
 	'Abc', 'a file that becomes shorter');
-is(slurp_file(combine_ok('empty', [], lengths($old, increment(0), increment(0))) . "/$table"), '', 'a file that becomes empty');
-is(blocks(slurp_file(combine_ok('a part of a block', [], lengths("$old!", increment(7), increment(7, 0 => 'A'))) . "/$table")),
+is(slurp_file(combine_ok('empty', ['--no-manifest'], lengths($old, increment(0), increment(0))) . "/$table"), '', 'a file that becomes empty');
+is(blocks(slurp_file(combine_ok('a part of a block', ['--no-manifest'], lengths("$old!", increment(7), increment(7, 0 => 'A'))) . "/$table")),
 	"Abcde\0\0", 'a part of a block is none');
 
 done_testing();

@@ -9,6 +9,7 @@
 #include "backup.h"
 #include "backup_archives.h"
 #include "backup_resume.h"
+#include "backup_stream.h"
 #include "commands.h"
 #include "common/string.h"
 #include "fe_utils/option_utils.h"
@@ -33,7 +34,7 @@ help(void)
 		   "                          write configuration for replication\n"
 		   "  -T, --tablespace-mapping=OLDDIR=NEWDIR\n"
 		   "                          relocate tablespace in OLDDIR to NEWDIR\n"
-		   "  -X, --wal-method=none|fetch\n"
+		   "  -X, --wal-method=none|fetch|stream\n"
 		   "                          include required WAL files with specified method\n"
 		   "  -z, --gzip              compress tar output\n"
 		   "  -Z, --compress=METHOD[:DETAIL]\n"
@@ -76,7 +77,7 @@ parse_rate(const char *text)
 
 	errno = 0;
 	value = strtod(text, &end);
-	if (end == text || errno == ERANGE)
+	if (end == text ||errno == ERANGE)
 		fatal("transfer rate \"%s\" is not a valid value", text);
 	if (value <= 0)
 		fatal("transfer rate must be greater than zero");
@@ -87,6 +88,18 @@ parse_rate(const char *text)
 	if (value < 32 || value > 1024.0 * 1024 * 1024)
 		fatal("transfer rate \"%s\" is out of range", text);
 	return (int64) (value * 1024);
+}
+
+static WalMethod
+parse_wal_method(const char *text)
+{
+	if (strcmp(text, "none") == 0 || strcmp(text, "n") == 0)
+		return WAL_NONE;
+	if (strcmp(text, "fetch") == 0 || strcmp(text, "f") == 0)
+		return WAL_FETCH;
+	if (strcmp(text, "stream") != 0 && strcmp(text, "s") != 0)
+		fatal("invalid wal-method option \"%s\", must be \"fetch\", \"stream\", or \"none\"", text);
+	return WAL_STREAM;
 }
 
 static void
@@ -289,10 +302,7 @@ backup_option(BackupOptions *options, int c)
 			pg_logging_increase_verbosity();
 			break;
 		case 'X':
-			if (strcmp(optarg, "none") != 0 && strcmp(optarg, "n") != 0 &&
-				strcmp(optarg, "fetch") != 0 && strcmp(optarg, "f") != 0)
-				fatal("invalid wal-method option \"%s\", must be \"fetch\" or \"none\"", optarg);
-			options->wal = optarg[0] == 'n' ? WAL_NONE : WAL_FETCH;
+			options->wal = parse_wal_method(optarg);
 			break;
 		case OPT_CHECKSUMS:
 			if (!pg_checksum_parse_type(optarg, &options->checksum))
@@ -367,8 +377,12 @@ take_backup(BackupOptions *options)
 	if (options->as_archives)
 		archives_create(options);
 	report_info("starting the backup, and waiting for a checkpoint to complete");
+	if (options->wal == WAL_STREAM)
+		stream_open(&server, options);
 	server_start(&server, options);
 	plan_files(&plan, &server, options);
+	if (options->wal == WAL_STREAM)
+		stream_begin(&server);
 	if (incremental)
 		plan_increment(&plan, &server, options, &prior);
 	resume_plan(&plan, &server);

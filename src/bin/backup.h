@@ -7,6 +7,9 @@
  *		backup_plan.c		which files, and how each of them is taken
  *		backup_fetch.c		the connections that fetch them
  *		backup_resume.c		going on with an interrupted backup
+ *		backup_stream.c		WAL that is received meanwhile
+ *		backup_archives.c	tar format
+ *		backup_output.c		other files, to either format
  *		backup_finish.c		label, WAL and manifest
  */
 #ifndef PTRACK_BACKUP_H
@@ -24,6 +27,7 @@ typedef enum WalMethod
 {
 	WAL_NONE,
 	WAL_FETCH,
+	WAL_STREAM,
 } WalMethod;
 
 typedef struct BackupOptions
@@ -36,12 +40,13 @@ typedef struct BackupOptions
 	WalMethod	wal;
 	bool		fast_checkpoint;
 	bool		progress;
-	bool		write_recovery;	/* -R */
+	bool		write_recovery; /* -R */
 	bool		as_archives;	/* -F tar */
 	pg_compress_specification compression;
 	bool		no_manifest;
 	bool		no_verify;		/* of pages' checksums */
-	bool		resume;			/* go on with what is there, and leave it there */
+	bool		resume;			/* go on with what is there, and leave it
+								 * there */
 	pg_checksum_type checksum;
 	int64		max_rate;		/* bytes a second; 0: no limit */
 } BackupOptions;
@@ -121,8 +126,10 @@ typedef struct BackupFile
 	uint32		map_len;
 	uint32		changed;		/* bits set in it */
 	ResumeMethod resume;
-	uint32		changed_since;	/* blocks, since the interrupted backup started */
-	char		expected[2 * PG_CHECKSUM_MAX_LENGTH + 1];	/* checksum of what is there */
+	uint32		changed_since;	/* blocks, since the interrupted backup
+								 * started */
+	char		expected[2 * PG_CHECKSUM_MAX_LENGTH + 1];	/* checksum of what is
+															 * there */
 
 	/* What was written. */
 	FilePart   *parts;			/* of a large file; else NULL */

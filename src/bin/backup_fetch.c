@@ -53,6 +53,7 @@ typedef struct Fetch
 	Unit	   *units;			/* by falling cost */
 	int			nunits;
 	int			room;
+	atomic_int	busy;			/* connections that have not come to the end */
 	BackupFile **order;			/* files of units */
 	atomic_int	next;
 } Fetch;
@@ -60,7 +61,8 @@ typedef struct Fetch
 /* A file that is being written. */
 typedef struct Writing
 {
-	BlockNumber *patch;			/* of a file that is patched: the numbers of the */
+	BlockNumber *patch;			/* of a file that is patched: the numbers of
+								 * the */
 	uint32		next_patch;		/* blocks that come; NULL: it is written anew */
 	BackupFile *file;			/* NULL: none */
 	FilePart   *part;			/* NULL: all of it */
@@ -277,7 +279,7 @@ begin_writing(Writing *writing, BackupFile *file, FilePart *part, uint64 size, c
 		writing->archived = archives_begin(writing->path, size, file->modified);
 	else
 		writing->fd = target_open(writing->path, O_WRONLY | (file->resume ? 0 : O_CREAT) |
-							  (part || file->resume ? 0 : O_EXCL));
+								  (part || file->resume ? 0 : O_EXCL));
 	writing->position = writing->flushed = part ? part->start : 0;
 	begin_checksum(writing, fetch->options->checksum);
 }
@@ -577,6 +579,19 @@ fetch_units(void *arg, int number)
 	}
 	destroyPQExpBuffer(command);
 	PQfinish(conn);
+	atomic_fetch_sub(&fetch->busy, 1);
+}
+
+/* One thread more sees to it that the connection is there that holds the backup. */
+static void
+fetch_or_watch(void *arg, int number)
+{
+	Fetch	   *fetch = arg;
+
+	if (number < fetch->options->jobs)
+		fetch_units(fetch, number);
+	while (number == fetch->options->jobs && atomic_load(&fetch->busy) > 0)
+		connection_watch(fetch->server->conn);
 }
 
 /*
@@ -594,7 +609,10 @@ add_unit(Fetch *fetch, BackupFile **files, int nfiles, TakeMethod method, uint64
 		fetch->units = pg_realloc(fetch->units, fetch->room * sizeof(Unit));
 	}
 	unit = &fetch->units[fetch->nunits++];
-	*unit = (Unit) {.files = files,.nfiles = nfiles,.part = -1,.method = method,.cost = cost};
+	*unit = (Unit)
+	{
+		.files = files,.nfiles = nfiles,.part = -1,.method = method,.cost = cost
+	};
 	return unit;
 }
 
@@ -724,7 +742,8 @@ fetch_files(BackupPlan *plan, const BackupServer *server, BackupOptions *options
 	Fetch		fetch = {.server = server,.options = options};
 
 	make_units(&fetch, plan);
-	workers_run(options->jobs, fetch_units, &fetch);
+	atomic_init(&fetch.busy, options->jobs);
+	workers_run(options->jobs + 1, fetch_or_watch, &fetch);
 	pg_free(fetch.units);
 	pg_free(fetch.order);
 }

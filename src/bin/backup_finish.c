@@ -16,6 +16,8 @@
 #include "access/xlog_internal.h"
 #include "backup.h"
 #include "backup_archives.h"
+#include "backup_output.h"
+#include "backup_stream.h"
 #include "backup_resume.h"
 #include "fe_utils/recovery_gen.h"
 #include "paths.h"
@@ -41,25 +43,6 @@ add_own_file(BackupPlan *plan, const char *path)
 	return file;
 }
 
-static void
-write_text(const BackupOptions *options, const char *path, const char *text)
-{
-	if (options->as_archives)
-	{
-		ArchiveFile *file = archives_begin(path, strlen(text), (int64) time(NULL));
-
-		archives_write(file, text, strlen(text));
-		archives_end(file);
-	}
-	else
-	{
-		int			fd = target_open(path, O_WRONLY | O_CREAT | O_EXCL);
-
-		target_write(fd, path, text, strlen(text), 0);
-		target_close(fd, path);
-	}
-}
-
 /* Writes a file, and adds it to the plan, and so to the manifest. */
 static void
 write_own_file(BackupPlan *plan, const BackupOptions *options, const char *path,
@@ -68,7 +51,7 @@ write_own_file(BackupPlan *plan, const BackupOptions *options, const char *path,
 	BackupFile *file = add_own_file(plan, path);
 	pg_checksum_context checksum;
 
-	write_text(options, file->path, text);
+	output_bytes(options, file->path, text, strlen(text));
 	file->written = strlen(text);
 	if (pg_checksum_init(&checksum, options->checksum) < 0 ||
 		pg_checksum_update(&checksum, (const uint8 *) text, strlen(text)) < 0 ||
@@ -150,7 +133,10 @@ fetch_segment(const BackupServer *server, const BackupOptions *options, XLogSegN
 	char		name[MAXFNAMELEN];
 	uint64		size;
 
-	/* The segment that a timeline begins in has the end of the one before, too. */
+	/*
+	 * The segment that a timeline begins in has the end of the one before,
+	 * too.
+	 */
 	for (TimeLineID tli = server->stop_tli; tli >= server->start_tli; tli--)
 	{
 		XLogFileName(name, tli, segno, server->wal_segment_size);
@@ -170,12 +156,18 @@ fetch_wal(const BackupServer *server, const BackupOptions *options)
 {
 	XLogSegNo	segno;
 	XLogSegNo	last;
-	uint64		size;
 
 	XLByteToSeg(server->start, segno, server->wal_segment_size);
 	XLByteToPrevSeg(server->stop, last, server->wal_segment_size);
 	for (; segno <= last; segno++)
 		fetch_segment(server, options, segno);
+}
+
+static void
+fetch_histories(const BackupServer *server, const BackupOptions *options)
+{
+	uint64		size;
+
 	for (TimeLineID tli = 2; tli <= server->stop_tli; tli++)
 	{
 		char		name[MAXFNAMELEN];
@@ -279,7 +271,10 @@ put_ranges(ManifestWriter *writer, const BackupServer *server)
 	{
 		(void) history_end(history, before, &range.start);
 		manifest_write_range(writer, &range);
-		range = (WalRange) {before, server->start, range.start};
+		range = (WalRange)
+		{
+			before, server->start, range.start
+		};
 	}
 	manifest_write_range(writer, &range);
 	pg_free(history);
@@ -403,8 +398,12 @@ finish_backup(BackupPlan *plan, BackupServer *server, BackupOptions *options,
 	if (options->as_archives && server->tablespace_map[0] != '\0')
 		write_own_file(plan, options, TABLESPACE_MAP_NAME, server->tablespace_map);
 	write_lineage(plan, server, options, prior);
+	if (options->wal == WAL_STREAM)
+		stream_end(server);
 	if (options->wal == WAL_FETCH)
 		fetch_wal(server, options);
+	if (options->wal != WAL_NONE)
+		fetch_histories(server, options);
 	resume_end();
 	if (!options->no_manifest)
 		write_manifest(plan, server, options);

@@ -44,7 +44,8 @@ typedef struct Completed
 	int			number;			/* in the journal */
 } Completed;
 
-static char *start_line;		/* the second line; NULL: nothing to go on with */
+static char *start_line;		/* the second line; NULL: nothing to go on
+								 * with */
 static XLogRecPtr start;
 static char lineage[37];
 static Completed *completed;

@@ -28,7 +28,7 @@ static bool
 value_is(PGconn *conn, const char *query, const char *expected)
 {
 	char	   *text = connection_value(conn, query);
-	bool		is = text != NULL && strcmp(text, expected) == 0;
+	bool		is = text !=NULL && strcmp(text, expected) == 0;
 
 	pg_free(text);
 	return is;
@@ -61,7 +61,9 @@ static void
 find_extension(BackupServer *server)
 {
 	PGconn	   *conn = server->conn;
-	char	   *map_size = connection_value(conn, "SELECT pg_catalog.current_setting('ptrack.map_size', true)");
+	/* A setting that only the configuration file knows is not in this view. */
+	char	   *map_size = connection_value(conn,
+											"SELECT setting FROM pg_catalog.pg_settings WHERE name = 'ptrack.map_size'");
 
 	if (map_size == NULL)
 		fatal_hint("Add \"ptrack\" to \"shared_preload_libraries\" and restart the server.",

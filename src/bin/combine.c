@@ -110,7 +110,8 @@ usage(void)
 		   "  -?, --help                show this help, then exit\n");
 }
 
-static void __attribute__((noreturn))
+static void
+__attribute__((noreturn))
 bad_usage(const char *message)
 {
 	report_error("%s", message);
@@ -308,7 +309,7 @@ build_target(void *arg, int thread, Target *target)
 
 	if (combining->options->dry_run)
 	{
-		build_nothing(builder, target);
+		build_check(builder, target);
 		return;
 	}
 
@@ -451,6 +452,9 @@ combine(const CombineOptions *options, Chain *chain)
 		place_refuse(chain->backups[i].dir);
 	chain_read(chain);
 	plan = plan_create(chain, options->archives);
+	if (options->manifest && !plan->has_info)
+		fatal_hint("Use --no-manifest to do without one.",
+				   "cannot make a manifest, as backup \"%s\" has none", chain_last(chain)->dir);
 	plan_sort_by_weight(plan);
 	if (chain->full && chain->backups[0].input.archives && !options->archives)
 		chain->backups[0].input.streamed =

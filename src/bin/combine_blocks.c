@@ -132,10 +132,14 @@ start_map(BlockMap *map, const Target *target)
 	for (int i = 0; i < MAX_OPEN_SOURCES; i++)
 		map->open[i] = -1;
 	for (const Source *source = target->newest; source != NULL; source = source->older)
-		map->sources[map->source_count++] = (BlockSource) {.source = source,.fd = -1};
+		map->sources[map->source_count++] = (BlockSource)
+	{
+		.source = source,.fd = -1
+	};
 }
 
-static void __attribute__((noreturn))
+static void
+__attribute__((noreturn))
 bad_source(const BlockMap *map, const Source *source, const char *problem)
 {
 	char		path[MAXPGPATH];
@@ -243,7 +247,10 @@ take_increment(BlockMap *map, int number, uint32 limit)
 		BlockOrigin *origin = &map->origins[header.blocks[i]];
 
 		if (origin->source == ORIGIN_NONE)
-			*origin = (BlockOrigin) {.source = ORIGIN_SOURCE + number,.index = i};
+			*origin = (BlockOrigin)
+		{
+			.source = ORIGIN_SOURCE + number,.index = i
+		};
 	}
 	from->start = opened.start + incremental_header_len(header.nblocks);
 	incremental_header_free(&header);
@@ -265,7 +272,10 @@ take_whole(BlockMap *map, int number, uint32 limit)
 	for (uint32 b = 0; b < limit; b++)
 	{
 		if (map->origins[b].source == ORIGIN_NONE)
-			map->origins[b] = (BlockOrigin) {.source = ORIGIN_SOURCE + number,.index = b};
+			map->origins[b] = (BlockOrigin)
+		{
+			.source = ORIGIN_SOURCE + number,.index = b
+		};
 	}
 }
 

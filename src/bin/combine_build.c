@@ -27,7 +27,7 @@ typedef struct Reading
 	const char *path;
 	OpenSource	opened;
 	const Source *source;		/* whose checksum it must have, or NULL */
-	OutFile	   *to;				/* or NULL */
+	OutFile    *to;				/* or NULL */
 	bool		summed;
 	pg_checksum_context sum;	/* for the result's manifest */
 } Reading;
@@ -182,7 +182,7 @@ copy_source(const Builder *builder, Target *target, const Source *source, const 
 	if (builder->options->method == METHOD_COPY || reading.opened.fd < 0)
 	{
 		out_create(builder, &out, to, reading.opened.st.st_size,
-					  reading.opened.st.st_mtime);
+				   reading.opened.st.st_mtime);
 		reading.to = &out;
 		read_whole(builder, &reading);
 		out_close(builder, &out);
@@ -201,21 +201,49 @@ copy_source(const Builder *builder, Target *target, const Source *source, const 
  * Files
  */
 
+/* Compares a source with its checksum. */
+static void
+check_source(const Builder *builder, Target *target, const Source *source)
+{
+	char		path[MAXPGPATH];
+	Reading		reading;
+
+	begin_reading(builder, target, source, &reading, path);
+	reading.summed = false;
+	if (reading.source)
+		read_whole(builder, &reading);
+	source_close(&reading.opened);
+}
+
+/* Is a file that is changed in place read for its new checksum? */
+static bool
+must_be_read(const Builder *builder, const Target *target)
+{
+	return wants_checksum(builder, target) && !rebuild_can_patch_sum(builder, target);
+}
+
 /*
- * Reads what tells how a file would be made.
+ * Checks what there is to make a file of.  But of a file that the first backup has
+ * whole, only as much as is needed to change it in place: what is damaged must not
+ * get a new checksum.
  */
 void
-build_nothing(Builder *builder, Target *target)
+build_check(Builder *builder, Target *target)
 {
-	OpenSource	opened;
+	const Source *oldest = target->oldest;
 
-	if (target->source_count > 1)
+	if (target->source_count == 1)
 	{
-		map_read(builder->map, target);
+		check_source(builder, target, oldest);
 		return;
 	}
-	source_open(builder->chain, target, target->newest, &opened);
-	source_close(&opened);
+	map_read(builder->map, target);
+	if (oldest->incremental)
+		return;
+	if (oldest->backup > 0 ||
+		(builder->options->in_place && !builder->chain->resumed &&
+		 !map_is_copy_of_oldest(builder->map) && must_be_read(builder, target)))
+		check_source(builder, target, oldest);
 }
 
 /*
@@ -273,27 +301,20 @@ keep_first(const Builder *builder, Target *target)
 	end_made(builder, target, target->oldest, &reading);
 }
 
-/*
- * Reads a file of the first backup, before it is changed to see if it is as its
- * manifest says, or after that to make its new checksum.
- */
+/* Reads a file of the first backup that was changed for its new checksum. */
 static void
-read_first(const Builder *builder, Target *target)
+sum_first(const Builder *builder, Target *target)
 {
 	char		path[MAXPGPATH];
 	Reading		reading;
 
 	begin_reading(builder, target, target->oldest, &reading, path);
-	if (target->written || builder->chain->resumed)
-		reading.source = NULL;
-	reading.summed = target->written;
-	if (reading.summed)
-		sum_begin(&reading.sum, builder->options->checksum_type);
-	if (reading.summed || reading.source)
-		read_whole(builder, &reading);
+	reading.source = NULL;
+	reading.summed = true;
+	sum_begin(&reading.sum, builder->options->checksum_type);
+	read_whole(builder, &reading);
 	source_close(&reading.opened);
-	if (reading.summed)
-		end_made(builder, target, target->oldest, &reading);
+	end_made(builder, target, target->oldest, &reading);
 }
 
 /*
@@ -314,17 +335,12 @@ set_length(const OutFile *out, uint64 old_size, uint32 length)
 static void
 change_first(const Builder *builder, Target *target, OutFile *out, uint64 old_size)
 {
-	bool		read = wants_checksum(builder, target) && !rebuild_can_patch_sum(builder, target);
-
-	/* What is damaged must not get a new checksum. */
-	if (read)
-		read_first(builder, target);
 	set_length(out, old_size, builder->map->length);
 	rebuild_in_place(builder, target, out);
 	out_close(builder, out);
 	target->written = true;
-	if (read)
-		read_first(builder, target);
+	if (must_be_read(builder, target))
+		sum_first(builder, target);
 }
 
 /*

@@ -80,10 +80,8 @@ open_parent(const char *dir, const char *path, const char **name)
 	return fd;
 }
 
-/*
- * Opens a regular file.  Returns -1 if there is none of that name.
- */
-int
+/* Opens a regular file.  Returns -1 if there is none of that name. */
+static int
 dir_try_open(const char *dir, const char *path, int flags, struct stat *st)
 {
 	const char *name;
@@ -111,7 +109,7 @@ dir_try_open(const char *dir, const char *path, int flags, struct stat *st)
 }
 
 /*
- * The same, of a file that must exist.
+ * Opens a regular file.
  */
 int
 dir_open(const char *dir, const char *path, int flags, struct stat *st)
@@ -148,13 +146,15 @@ dir_read(const char *dir, const char *path, size_t *len)
 	if (st.st_size > MAX_SMALL_FILE)
 		fatal("file \"%s/%s\" is too large", dir, path);
 	text = pg_malloc(st.st_size + 1);
+
 	got = read(fd, text, st.st_size);
 	if (got < 0)
 		fatal("could not read file \"%s/%s\": %m", dir, path);
 	if (got != st.st_size)
 		fatal("could not read file \"%s/%s\": read %zd of %lld", dir, path, got,
 			  (long long) st.st_size);
-	text[got] = '\0';
+	text[		got] = '\0';
+
 	*len = got;
 	close(fd);
 	return text;

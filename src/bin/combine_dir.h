@@ -15,7 +15,6 @@ typedef void (*dir_entry_fn) (void *arg, const char *path, const struct stat *st
 							  const char *link);
 
 extern void path_join(char *to, const char *dir, const char *path);
-extern int	dir_try_open(const char *dir, const char *path, int flags, struct stat *st);
 extern int	dir_open(const char *dir, const char *path, int flags, struct stat *st);
 extern bool dir_has(const char *dir, const char *path);
 extern char *dir_read(const char *dir, const char *path, size_t *len);

@@ -105,7 +105,7 @@ stream_read(const Builder *builder, char *to, size_t len)
  */
 void
 out_create(const Builder *builder, OutFile *out, const char *path, uint64 size,
-			  int64 modified)
+		   int64 modified)
 {
 	memset(out, 0, sizeof(*out));
 	out->path = path;
@@ -190,4 +190,3 @@ copy_range(int from, const char *from_path, uint64 from_at, const OutFile *out, 
 	fatal("copy_file_range is not supported on this platform");
 #endif
 }
-

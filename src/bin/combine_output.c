@@ -265,16 +265,6 @@ write_text_entry(const CombineOptions *options, ManifestWriter *writer, const ch
 	manifest_write_file(writer, &file);
 }
 
-/* What a manifest of the result says of itself, if the last backup has none. */
-static ManifestInfo
-default_info(const Plan *plan)
-{
-	ManifestInfo info = {.version = PG_MAJORVERSION_NUM >= 17 ? 2 : 1,.has_system_identifier = true};
-
-	info.system_identifier = chain_last(plan->chain)->system_identifier;
-	return info;
-}
-
 /*
  * Writes the result's manifest.  label and map: contents of backup_label and
  * tablespace_map, NULL if there is none.
@@ -283,12 +273,11 @@ void
 output_write_manifest(const CombineOptions *options, const Plan *plan, const char *dir,
 					  const char *name, const char *label, const char *map)
 {
-	ManifestInfo info = plan->has_info ? plan->info : default_info(plan);
 	ManifestWriter writer;
 	char		path[MAXPGPATH];
 	FILE	   *file = create_file(path, dir, name);
 
-	manifest_write_begin(&writer, write_to_file, file, &info);
+	manifest_write_begin(&writer, write_to_file, file, &plan->info);
 	write_text_entry(options, &writer, LABEL_NAME, label);
 	if (map)
 		write_text_entry(options, &writer, TABLESPACE_MAP_NAME, map);

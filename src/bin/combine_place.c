@@ -31,11 +31,11 @@
 #include "combine_dir.h"
 #include "combine_output.h"
 #include "combine_place.h"
-#include "progress.h"
 #include "common/file_perm.h"
 #include "paths.h"
 #include "port/pg_crc32c.h"
 #include "pqexpbuffer.h"
+#include "progress.h"
 #include "report.h"
 #include "workers.h"
 
@@ -439,7 +439,7 @@ check_target(void *arg, int thread, Target *target)
 {
 	const Place *place = arg;
 
-	build_nothing(place->builders[thread], target);
+	build_check(place->builders[thread], target);
 }
 
 static void
@@ -554,14 +554,13 @@ place_combine(const CombineOptions *options, Chain *chain)
 		return;
 	}
 	make_plan(&place);
-
 	if (options->dry_run && output_must_unpack(chain))
 	{
 		report_info("what is in compressed archives is not checked");
 		return;
 	}
 
-	/* What can be found to be wrong is, before anything is changed. */
+	/* What is found to be wrong later might never be completed. */
 	unpack(&place);
 	plan_for_each(place.plan, options->jobs, check_target, &place);
 	if (options->dry_run)

@@ -57,7 +57,8 @@ typedef struct Plan
 	WalRange   *ranges;			/* of the last backup's manifest */
 	int			range_count;
 	uint64		weight;			/* sum over targets */
-	bool		skip_map;		/* the result does not get the last backup's tablespace_map */
+	bool		skip_map;		/* the result does not get the last backup's
+								 * tablespace_map */
 } Plan;
 
 extern Plan *plan_create(const Chain *chain, bool for_archives);
@@ -66,6 +67,7 @@ extern Target *plan_find(const Plan *plan, const char *path);
 extern void result_path(char *path, const Target *target);
 extern void source_path(char *path, const Target *target, const Source *source);
 extern bool target_is_whole(const Target *target);
+
 /* What to do with a target, in one of several threads. */
 typedef void (*target_fn) (void *arg, int thread, Target *target);
 

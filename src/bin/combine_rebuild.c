@@ -37,7 +37,8 @@ typedef struct Rebuild
 	pg_checksum_context sum;
 
 	/* The whole file that blocks are taken from, if that is checked. */
-	uint32		base;			/* BlockOrigin's source; ORIGIN_NONE: not checked */
+	uint32		base;			/* BlockOrigin's source; ORIGIN_NONE: not
+								 * checked */
 	bool		streamed;		/* it is read when it is come by */
 	uint64		base_read;		/* so many bytes of it */
 	pg_checksum_context base_sum;

@@ -22,7 +22,8 @@
 
 typedef struct NewArchive
 {
-	char		prefix[32];		/* of what is in it, with '/' at its end, or "" */
+	char		prefix[32];		/* of what is in it, with '/' at its end, or
+								 * "" */
 	char		name[32];
 } NewArchive;
 

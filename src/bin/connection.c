@@ -18,16 +18,16 @@
 
 /* What no setting of the server, a database or a role should interfere with. */
 static const char *const session_settings =
-	"SET search_path = ''; SET statement_timeout = 0; SET lock_timeout = 0; "
-	"SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0; "
-	"SET bytea_output = hex; SET client_encoding = sql_ascii; SET DateStyle = ISO";
+"SET search_path = ''; SET statement_timeout = 0; SET lock_timeout = 0; "
+"SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0; "
+"SET bytea_output = hex; SET client_encoding = sql_ascii; SET DateStyle = ISO";
 
 /*
  * Opening
  */
 
 static PGconn *
-try_connect(const ConnectionOptions *options)
+try_connect(const ConnectionOptions *options, bool replication)
 {
 	const char *keywords[16];
 	const char *values[16];
@@ -48,6 +48,7 @@ try_connect(const ConnectionOptions *options)
 	ADD("port", options->port);
 	ADD("user", options->user);
 	ADD("password", options->password);
+	ADD("replication", replication ? "true" : NULL);
 	ADD("fallback_application_name", "pg_ptrack");
 #undef ADD
 	keywords[n] = NULL;
@@ -75,10 +76,14 @@ on_notice(void *arg, const PGresult *result)
 
 	if (severity && strcmp(severity, "WARNING") == 0)
 		report_warning("%s", text ? text : "");
+
+	/* It ends the connection, on which nothing was being asked for. */
+	if (severity && strcmp(severity, "FATAL") == 0)
+		report_error("%s", text ? text : "");
 }
 
 static PGconn *
-open_one(ConnectionOptions *options, bool may_ask)
+open_one(ConnectionOptions *options, bool may_ask, bool replication)
 {
 	PGconn	   *conn;
 
@@ -86,7 +91,7 @@ open_one(ConnectionOptions *options, bool may_ask)
 		options->password = simple_prompt("Password: ", false);
 	for (;;)
 	{
-		conn = try_connect(options);
+		conn = try_connect(options, replication);
 		if (conn == NULL)
 			fatal("out of memory");
 		if (PQstatus(conn) == CONNECTION_OK)
@@ -111,10 +116,19 @@ open_one(ConnectionOptions *options, bool may_ask)
 PGconn *
 connection_open(ConnectionOptions *options, bool may_ask)
 {
-	PGconn	   *conn = open_one(options, may_ask);
+	PGconn	   *conn = open_one(options, may_ask, false);
 
 	connection_command(conn, session_settings);
 	return conn;
+}
+
+/*
+ * Connects for the replication protocol.
+ */
+PGconn *
+connection_open_replication(ConnectionOptions *options)
+{
+	return open_one(options, false, true);
 }
 
 /*
@@ -149,6 +163,23 @@ wait_for_input(PGconn *conn)
 	if (poll(&poll_fd, 1, WAIT_MS) < 0 && errno != EINTR)
 		fatal("could not wait for the server: %m");
 	if (!PQconsumeInput(conn))
+		fatal("%s", PQerrorMessage(conn));
+}
+
+/*
+ * Waits for a moment, while nothing is asked for on that connection.  Gives up if it
+ * has ended.
+ */
+void
+connection_watch(PGconn *conn)
+{
+	struct pollfd poll_fd = {.fd = PQsocket(conn),.events = POLLIN};
+
+	if (workers_stopping())
+		give_up();
+	if (poll(&poll_fd, 1, WAIT_MS) < 0 && errno != EINTR)
+		fatal("could not wait for the server: %m");
+	if (poll_fd.revents != 0 && (!PQconsumeInput(conn) || PQstatus(conn) != CONNECTION_OK))
 		fatal("%s", PQerrorMessage(conn));
 }
 

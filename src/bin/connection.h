@@ -24,6 +24,8 @@ typedef struct ConnectionOptions
 } ConnectionOptions;
 
 extern PGconn *connection_open(ConnectionOptions *options, bool may_ask);
+extern PGconn *connection_open_replication(ConnectionOptions *options);
+extern void connection_watch(PGconn *conn);
 extern void connection_command(PGconn *conn, const char *command);
 extern PGresult *connection_query(PGconn *conn, const char *query);
 extern char *connection_value(PGconn *conn, const char *query);

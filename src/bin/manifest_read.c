@@ -58,6 +58,7 @@ static const struct
 	Key			key;
 	const char *name;
 }			known_keys[] =
+
 {
 	{AT_TOP, KEY_VERSION, "PostgreSQL-Backup-Manifest-Version"},
 	{AT_TOP, KEY_SYSTEM_IDENTIFIER, "System-Identifier"},
@@ -99,7 +100,7 @@ struct ManifestParser
 };
 
 /* Notes what is wrong; returns what tells yajl to stop. */
-static int fail(ManifestParser *parser, const char *fmt,...) pg_attribute_printf(2, 3);
+static int	fail(ManifestParser *parser, const char *fmt,...) pg_attribute_printf(2, 3);
 
 static int
 fail(ManifestParser *parser, const char *fmt,...)

@@ -25,7 +25,7 @@ static void put_format(ManifestWriter *writer, const char *fmt,...) pg_attribute
 static void
 put_format(ManifestWriter *writer, const char *fmt,...)
 {
-	char		text[512];
+	char text[	512];
 	va_list		args;
 
 	va_start(args, fmt);
@@ -95,7 +95,7 @@ manifest_write_file(ManifestWriter *writer, const ManifestFile *file)
 {
 	time_t		modified = (time_t) file->modified;
 	struct tm	broken_down;
-	char		text[64];
+	char text[	64];
 
 	put_format(writer, writer->any_file ? ",\n" : "\n");
 	writer->any_file = true;

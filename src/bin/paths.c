@@ -82,7 +82,7 @@ skip_number(const char *text)
 {
 	size_t		digits = strspn(text, "0123456789");
 
-	return digits == 0 || digits > 10 || text[0] == '0' ? NULL : text + digits;
+	return digits == 0 || digits > 10 || text[0] == '0' ? NULL : text +digits;
 }
 
 /* Is the directory part "global/", "base/N/" or "pg_tblspc/N/PG_.../N/"? */

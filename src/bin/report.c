@@ -98,7 +98,7 @@ report(enum pg_log_level level, enum pg_log_part part, const char *fmt,...)
 {
 	int			saved_errno = errno;
 	va_list		args;
-	char		text[8192];
+	char text[	8192];
 
 	if (level < __pg_log_level)
 		return;

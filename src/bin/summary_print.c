@@ -54,7 +54,7 @@ text_time(const char *what, int64 seconds)
 {
 	time_t		when = (time_t) seconds;
 	struct tm	broken_down;
-	char		text[64];
+	char text[	64];
 
 	if (seconds == 0)
 		printf("%s unknown", what);

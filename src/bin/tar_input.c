@@ -357,6 +357,7 @@ set_path(TarInput *input, struct archive_entry *entry, TarMember *member)
 	member->path[0] = '\0';
 	if (len == 0 || (len == 1 && name[0] == '.'))
 		return TAR_MEMBER;
+
 	if (snprintf(member->path, sizeof(member->path), "%s%.*s", input->prefix, (int) len, name)
 		>= (int) sizeof(member->path))
 		return bad(input, "file name \"%s\" in archive \"%s\" is too long", name, input->name);
@@ -426,6 +427,7 @@ set_member(TarInput *input, struct archive_entry *entry, TarMember *member)
 		case AE_IFDIR:
 			member->type = TAR_DIRECTORY;
 			return TAR_MEMBER;
+
 		case AE_IFLNK:
 			return set_link(input, entry, member);
 		default:

@@ -20,7 +20,8 @@ typedef struct TarArchive
 {
 	char		name[64];		/* in the directory */
 	char		stem[16];		/* the name up to ".tar" */
-	char		prefix[32];		/* to its members' names; ends with '/' or is "" */
+	char		prefix[32];		/* to its members' names; ends with '/' or is
+								 * "" */
 } TarArchive;
 
 extern bool tar_archive_recognize(const char *name, TarArchive *archive);
@@ -35,13 +36,14 @@ typedef enum TarMemberType
 
 typedef struct TarMember
 {
-	char		path[MAXPGPATH];	/* in the backup; safe, without '/' at its end */
+	char		path[MAXPGPATH];	/* in the backup; safe, without '/' at its
+									 * end */
 	TarMemberType type;
 	uint64		size;			/* bytes; of a file */
 	mode_t		mode;			/* permissions */
 	int64		modified;		/* seconds since 1970 */
-	int64		data_offset;	/* of a file, where in the archive its data begin;
-								 * -1: they are not there as they are */
+	int64		data_offset;	/* of a file, where in the archive its data
+								 * begin; -1: they are not there as they are */
 	char		target[MAXPGPATH];	/* of a link */
 } TarMember;
 

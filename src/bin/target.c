@@ -36,10 +36,10 @@ take_directory(const char **text)
 	char	   *directory = pg_malloc(strlen(*text) + 1);
 	size_t		len = 0;
 
-	for (; **text != '\0' && **text != '='; (*text)++)
+	for (; **text !='\0' && **text !='='; (*text) ++)
 	{
 		if ((*text)[0] == '\\' && (*text)[1] == '=')
-			(*text)++;
+			(*text) ++;
 		directory[len++] = **text;
 	}
 	directory[len] = '\0';

@@ -193,7 +193,10 @@ parse_options(VerifyOptions *options, int argc, char **argv)
 	};
 	int			letter;
 
-	*options = (VerifyOptions) {.jobs = 1};
+	*options = (VerifyOptions)
+	{
+		.jobs = 1
+	};
 	for (int i = 1; i < argc; i++)
 	{
 		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-?") == 0)
@@ -288,7 +291,10 @@ find_archive(Verify *verify)
 {
 	verify->narchives = 1;
 	verify->archives = pg_malloc0(sizeof(VerifyArchive));
-	verify->archives[0] = (VerifyArchive) {pg_strdup(verify->options.backup), ""};
+	verify->archives[0] = (VerifyArchive)
+	{
+		pg_strdup(verify->options.backup), ""
+	};
 }
 
 /*

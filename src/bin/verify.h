@@ -29,7 +29,8 @@ typedef struct VerifyArchive
 typedef struct VerifyOptions
 {
 	const char *backup;
-	char		format;			/* 'p', 't', 'a': one archive, '\0': to be found out */
+	char		format;			/* 'p', 't', 'a': one archive, '\0': to be
+								 * found out */
 	const char *manifest;		/* NULL: in the backup */
 	const char *wal_directory;	/* NULL: in the backup */
 	const char **ignored;		/* paths */

@@ -250,7 +250,8 @@ check_control(Content *content)
 		return;
 	}
 	pthread_mutex_lock(&verify->lock);
-	verify->control = (FoundControl) {
+	verify->control = (FoundControl)
+	{
 		true, control.system_identifier, control.xlog_seg_size
 	};
 	pthread_mutex_unlock(&verify->lock);

@@ -42,7 +42,8 @@ read_part(void *arg, char *data, size_t len)
 static bool
 open_part(Verify *verify, FilePart *part, const char *path, int64 offset, uint64 len)
 {
-	*part = (FilePart) {
+	*part = (FilePart)
+	{
 		path, open(path, O_RDONLY | O_NOFOLLOW | PG_BINARY, 0), offset, len
 	};
 	if (part->fd < 0)

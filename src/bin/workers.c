@@ -11,13 +11,13 @@
 #include "report.h"
 #include "workers.h"
 
-typedef struct Worker
+struct Worker
 {
 	pthread_t	thread;
 	worker_fn	work;
 	void	   *shared;
 	int			number;
-} Worker;
+};
 
 static _Thread_local Worker *this_worker = NULL;
 static atomic_bool stopping = false;
@@ -63,35 +63,55 @@ worker_main(void *arg)
 }
 
 /*
- * Has so many threads do work, and returns when all have done it.  Signals are
- * left to the calling thread.
+ * Begins a thread that does work.  Signals are left to the calling thread.
+ */
+Worker *
+worker_begin(worker_fn work, void *shared, int number)
+{
+	Worker	   *worker = pg_malloc0(sizeof(Worker));
+	sigset_t	all;
+	sigset_t	before;
+	int			error;
+
+	*worker = (Worker)
+	{
+		.work = work,.shared = shared,.number = number
+	};
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	error = pthread_create(&worker->thread, NULL, worker_main, worker);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (error == 0)
+		return worker;
+	report_error("could not create a thread: %s", strerror(error));
+	workers_stop();
+	pg_free(worker);
+	return NULL;
+}
+
+/*
+ * Waits until a thread has done its work, or has given up.
+ */
+void
+worker_end(Worker *worker)
+{
+	if (worker)
+		pthread_join(worker->thread, NULL);
+	pg_free(worker);
+}
+
+/*
+ * Has so many threads do work, and returns when all have done it.
  */
 void
 workers_run(int count, worker_fn work, void *shared)
 {
-	Worker	   *workers = pg_malloc0(count * sizeof(Worker));
-	int			started = 0;
-	int			error = 0;
-	sigset_t	all;
-	sigset_t	before;
+	Worker	  **workers = pg_malloc0(count * sizeof(Worker *));
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	for (; started < count && error == 0; started++)
-	{
-		workers[started] = (Worker) {.work = work,.shared = shared,.number = started};
-		error = pthread_create(&workers[started].thread, NULL, worker_main, &workers[started]);
-		if (error)
-			break;
-	}
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (error)
-	{
-		report_error("could not create a thread: %s", strerror(error));
-		workers_stop();
-	}
-	for (int i = 0; i < started; i++)
-		pthread_join(workers[i].thread, NULL);
+	for (int i = 0; i < count && !workers_stopping(); i++)
+		workers[i] = worker_begin(work, shared, i);
+	for (int i = 0; i < count; i++)
+		worker_end(workers[i]);
 	pg_free(workers);
 	if (workers_stopping())
 		give_up();

@@ -11,6 +11,10 @@
 /* What a worker does: number is from 0 on. */
 typedef void (*worker_fn) (void *shared, int number);
 
+typedef struct Worker Worker;
+
+extern Worker *worker_begin(worker_fn work, void *shared, int number);
+extern void worker_end(Worker *worker);
 extern void workers_run(int count, worker_fn work, void *shared);
 extern bool workers_stopping(void);
 extern void workers_stop(void);

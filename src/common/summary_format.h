@@ -18,7 +18,8 @@
 
 /* Flags of a summary, and of a redo point */
 #define SUMMARY_COARSE		0x0001	/* the live map overflowed in this range */
-#define SUMMARY_BEYOND_WAL	0x0008	/* WAL of this range may not tell all of it */
+#define SUMMARY_BEYOND_WAL	0x0008	/* WAL of this range may not tell all of
+									 * it */
 #define SUMMARY_FLAGS		(SUMMARY_COARSE | SUMMARY_BEYOND_WAL)
 #define POINT_CHECKSUMS		0x0002	/* the server had data checksums there */
 #define POINT_MINIMAL		0x0004	/* WAL there is of wal_level minimal */

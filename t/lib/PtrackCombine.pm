@@ -116,13 +116,14 @@ sub copy_dir
 	return $to;
 }
 
-# What PostgreSQL makes of backups.
+# What PostgreSQL makes of backups; without a manifest, if the last one has none.
 sub core_combine
 {
 	my (@backups) = @_;
 	my $dir = new_dir();
+	my @options = -e "$backups[-1]/backup_manifest" ? () : ('--no-manifest');
 
-	command_ok([ 'pg_combinebackup', '--no-sync', '-o', $dir, mapped($backups[-1]), @backups ],
+	command_ok([ 'pg_combinebackup', '--no-sync', @options, '-o', $dir, mapped($backups[-1]), @backups ],
 		'pg_combinebackup of ' . @backups);
 	return $dir;
 }

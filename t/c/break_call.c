@@ -1,15 +1,16 @@
 /*
- * kill_at.c
+ * break_call.c
  *		Kills the program that it is loaded into, by LD_PRELOAD, at one of the
- *		calls by which it changes files.
+ *		calls by which it changes files; or has that call fail.
  *
  * KILL_AT says at which one: 1 is the first.  The call is not made then; but a
- * write is, in half.  Without that, the number of calls is written to the file
- * that KILL_COUNT names, when the program ends.  With INTERRUPT_AT, the program is
- * interrupted instead of killed, and may go on.
+ * write is, in half.  FAIL_AT says at which one instead that fails, with errno
+ * FAIL_ERRNO.  Without these, the number of calls is written to the file that
+ * KILL_COUNT names, when the program ends.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -20,24 +21,31 @@
 
 static atomic_long calls = 0;
 
-/* Is this the call? */
-static int
-is_chosen(void)
+enum outcome
 {
-	const char *at = getenv("KILL_AT");
-	const char *interrupt_at = getenv("INTERRUPT_AT");
-	long		call = atomic_fetch_add(&calls, 1) + 1;
+	MADE, KILLED, FAILED
+};
 
-	if (call == (interrupt_at ? atol(interrupt_at) : 0))
-		kill(getpid(), SIGINT);
-	return call == (at ? atol(at) : 0);
+static int
+is_at(const char *name, long call)
+{
+	const char *at = getenv(name);
+
+	return at && atol(at) == call;
 }
 
-static void
-maybe_die(void)
+/* What is to become of this call? */
+static enum outcome
+next_call(void)
 {
-	if (is_chosen())
-		raise(SIGKILL);
+	long		call = atomic_fetch_add(&calls, 1) + 1;
+
+	if (is_at("KILL_AT", call))
+		return KILLED;
+	if (!is_at("FAIL_AT", call))
+		return MADE;
+	errno = atoi(getenv("FAIL_ERRNO"));
+	return FAILED;
 }
 
 __attribute__((destructor))
@@ -60,8 +68,11 @@ write_count(void)
 int \
 name parameters \
 { \
-	maybe_die(); \
-	return REAL(name) arguments; \
+	enum outcome outcome = next_call(); \
+ \
+	if (outcome == KILLED) \
+		raise(SIGKILL); \
+	return outcome == FAILED ? -1 : REAL(name) arguments; \
 }
 
 KILLING(rename, (const char *from, const char *to), (from, to))
@@ -77,12 +88,14 @@ KILLING(fsync, (int fd), (fd))
 ssize_t \
 name(int fd, const void *bytes, size_t len, offset_type at) \
 { \
-	if (is_chosen()) \
+	enum outcome outcome = next_call(); \
+ \
+	if (outcome == KILLED) \
 	{ \
 		REAL(name) (fd, bytes, len / 2, at); \
 		raise(SIGKILL); \
 	} \
-	return REAL(name) (fd, bytes, len, at); \
+	return outcome == FAILED ? -1 : REAL(name) (fd, bytes, len, at); \
 }
 
 KILLING_WRITE(pwrite, off_t)
