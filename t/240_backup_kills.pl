@@ -28,6 +28,8 @@ INSERT INTO t SELECT i, 0, repeat(md5(i::text), 10) FROM generate_series(1, 4000
 CREATE TABLE same AS SELECT * FROM t;
 VACUUM;
 EOS
+$node->safe_psql('postgres', "CREATE TABLESPACE place LOCATION '" . PostgreSQL::Test::Utils::tempdir() . "'");
+$node->safe_psql('postgres', 'CREATE TABLE there TABLESPACE place AS SELECT * FROM t WHERE id < 5000');
 my $full = client_backup($node, 'full');
 my $turn = 0;
 
@@ -87,6 +89,27 @@ ok(run_backup($node->backup_dir . '/counted', undef, count => $count), 'not kill
 my ($calls) = slurp_file($count) =~ /(\d+)/;
 cmp_ok($calls, '>', 200, "there are $calls calls");
 
+# A call to be killed at: any one, but often one of the first or last.
+sub any_call
+{
+	my $n = int rand(rand() < 0.6 ? $calls : 40);
+
+	return 1 + (rand() < 0.5 ? $n : $calls - 1 - $n);
+}
+
+# What is there after a kill must not be taken for a backup, unless it is one, and
+# only the journal was not yet removed.
+sub is_wrong
+{
+	my ($dir) = @_;
+
+	return 0 if !-e "$dir/backup_manifest";
+	rename "$dir/pg_ptrack.journal", "$dir.journal";
+	my $right = IPC::Run::run([ 'pg_ptrack', 'verify', $dir ], '>', '/dev/null', '2>', '/dev/null');
+	rename "$dir.journal", "$dir/pg_ptrack.journal";
+	return !$right;
+}
+
 my $kills = $ENV{PTRACK_KILLS} // 6;
 my (%wrong, $killed);
 for my $number (1 .. $kills)
@@ -98,11 +121,11 @@ for my $number (1 .. $kills)
 	change();
 	until (run_backup($dir, $prior,
 			$attempts++ >= 3 ? ()
-			: rand() < 0.5 ? (at => 1 + int rand($calls))
+			: rand() < 0.5 ? (at => any_call())
 			: (while => sub { usleep(rand 600_000); $ways[ rand @ways ]->() })))
 	{
 		$killed++;
-		push @{ $wrong{'taken for a backup'} }, $number if -e "$dir/backup_manifest";
+		push @{ $wrong{'taken for a backup'} }, $number if is_wrong($dir);
 		change();
 		last if $attempts > 5;
 	}

@@ -380,14 +380,14 @@ take_backup(BackupOptions *options)
 	if (options->wal == WAL_STREAM)
 		stream_open(&server, options);
 	server_start(&server, options);
+	if (!options->as_archives)
+		resume_begin(&server, options, incremental ? &prior : NULL);
 	plan_files(&plan, &server, options);
-	if (options->wal == WAL_STREAM)
-		stream_begin(&server);
 	if (incremental)
 		plan_increment(&plan, &server, options, &prior);
 	resume_plan(&plan, &server);
-	if (!options->as_archives)
-		resume_begin(&server, options, incremental ? &prior : NULL);
+	if (options->wal == WAL_STREAM)
+		stream_begin(&server);
 	if (options->progress)
 		progress_begin("backup", plan.bytes, plan.nfiles);
 	fetch_files(&plan, &server, options);

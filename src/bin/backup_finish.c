@@ -404,7 +404,6 @@ finish_backup(BackupPlan *plan, BackupServer *server, BackupOptions *options,
 		fetch_wal(server, options);
 	if (options->wal != WAL_NONE)
 		fetch_histories(server, options);
-	resume_end();
 	if (!options->no_manifest)
 		write_manifest(plan, server, options);
 	if (options->write_recovery)
@@ -417,5 +416,6 @@ finish_backup(BackupPlan *plan, BackupServer *server, BackupOptions *options,
 	if (!options->no_manifest)
 		rename_manifest();
 	target_sync_all();
+	resume_end();
 	target_keep();
 }

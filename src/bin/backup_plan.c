@@ -103,6 +103,8 @@ take_entry(BackupPlan *plan, const BackupOptions *options, CopyReader *copy, int
 			archives_add_tablespace(path);
 		else
 			target_make_tablespace(path, target);
+		add_directory(plan, path);
+		path = NULL;
 	}
 	else
 	{

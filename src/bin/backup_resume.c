@@ -18,6 +18,9 @@
  *
  * The start stays that of the first attempt: what is right since then is right
  * since later, too.
+ *
+ * The journal is made before anything else in the directory, and removed after
+ * everything else is done.  So whatever is interrupted can be gone on with.
  */
 #include "postgres_fe.h"
 
@@ -44,8 +47,8 @@ typedef struct Completed
 	int			number;			/* in the journal */
 } Completed;
 
-static char *start_line;		/* the second line; NULL: nothing to go on
-								 * with */
+static bool going_on;
+static char *start_line;		/* the second line; NULL: nothing can be kept */
 static XLogRecPtr start;
 static char lineage[37];
 static Completed *completed;
@@ -53,6 +56,7 @@ static int	ncompleted;
 static int	room;
 
 static FILE *journal;
+static bool noting;				/* files in the journal */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /*
@@ -71,24 +75,23 @@ describe(const BackupServer *server, const BackupOptions *options, const PriorBa
 
 /*
  * Begins a journal, or goes on with the one that was read.  Without a lineage, or
- * checksums, there is nothing that one could go on with.
+ * checksums, there will be nothing to keep, but it marks the directory as ours.
  */
 void
 resume_begin(const BackupServer *server, const BackupOptions *options, const PriorBackup *prior)
 {
 	char		path[MAXPGPATH];
 
-	if (server->lineage == NULL || options->checksum == CHECKSUM_TYPE_NONE)
-		return;
 	target_path(path, JOURNAL_NAME);
 	journal = fopen(path, start_line ? "a" : "w");
 	if (journal == NULL)
 		fatal("could not open file \"%s\": %m", path);
+	noting = server->lineage && options->checksum != CHECKSUM_TYPE_NONE;
 	if (start_line == NULL)
 	{
-		char	   *line = describe(server, options, prior, server->start, server->lineage);
+		char	   *line = noting ? describe(server, options, prior, server->start, server->lineage) : NULL;
 
-		fprintf(journal, "%s%s", JOURNAL_TITLE, line);
+		fprintf(journal, "%s%s", JOURNAL_TITLE, line ? line : "");
 		pg_free(line);
 	}
 	if (fflush(journal) != 0)
@@ -101,7 +104,7 @@ resume_begin(const BackupServer *server, const BackupOptions *options, const Pri
 void
 resume_note(const BackupFile *file)
 {
-	if (journal == NULL || file->checksum_len == 0)
+	if (!noting || file->checksum_len == 0)
 		return;
 	pthread_mutex_lock(&lock);
 	fprintf(journal, "%d " UINT64_FORMAT " ", (int) file->method, file->written);
@@ -113,7 +116,7 @@ resume_note(const BackupFile *file)
 }
 
 /*
- * The backup is complete but for its manifest: there is nothing more to go on with.
+ * The backup is complete and durable.
  */
 void
 resume_end(void)
@@ -127,6 +130,7 @@ resume_end(void)
 	target_path(path, JOURNAL_NAME);
 	if (unlink(path) != 0)
 		fatal("could not remove file \"%s\": %m", path);
+	target_sync("");
 }
 
 /*
@@ -205,7 +209,8 @@ check_start_line(const BackupServer *server, const BackupOptions *options,
 }
 
 /*
- * Reads the journal.  Gives up if the backup is not the one that is to be made.
+ * Reads the journal.  Gives up if the backup is not the one that is to be made.  One
+ * that tells of no files, or that was just begun, leaves nothing to keep.
  */
 void
 resume_read(const BackupServer *server, const BackupOptions *options, const PriorBackup *prior)
@@ -218,13 +223,16 @@ resume_read(const BackupServer *server, const BackupOptions *options, const Prio
 	file = fopen(path, "r");
 	if (file == NULL)
 		fatal("could not open file \"%s\": %m", path);
-	if (fgets(line, sizeof(line), file) == NULL || strcmp(line, JOURNAL_TITLE) != 0 ||
-		fgets(line, sizeof(line), file) == NULL)
+	going_on = true;
+	if (fgets(line, sizeof(line), file) && strncmp(line, JOURNAL_TITLE, strlen(line)) != 0)
 		fatal("\"%s\" is not a journal of this program", path);
-	start_line = pg_strdup(line);
-	check_start_line(server, options, prior, path);
-	while (fgets(line, sizeof(line), file) != NULL && take_line(line))
-		 /* the next one */ ;
+	if (fgets(line, sizeof(line), file) && line[strlen(line) - 1] == '\n')
+	{
+		start_line = pg_strdup(line);
+		check_start_line(server, options, prior, path);
+		while (fgets(line, sizeof(line), file) != NULL && take_line(line))
+			 /* the next one */ ;
+	}
 	if (ferror(file))
 		fatal("could not read file \"%s\": %m", path);
 	fclose(file);
@@ -299,6 +307,19 @@ is_directory(const BackupPlan *plan, const char *path)
 	return false;
 }
 
+/* First of all, what is there is no backup any more. */
+static void
+remove_manifest(void)
+{
+	char		path[MAXPGPATH];
+
+	target_path(path, MANIFEST_NAME);
+	if (unlink(path) == 0)
+		target_sync("");
+	else if (errno != ENOENT)
+		fatal("could not remove file \"%s\": %m", path);
+}
+
 /* Removes what is not kept of a directory, and what is below it. */
 static void
 sweep(const BackupPlan *plan, const char *path)
@@ -320,15 +341,14 @@ sweep(const BackupPlan *plan, const char *path)
 			continue;
 		snprintf(below, sizeof(below), "%s%s%s", path, path[0] ? "/" : "", de->d_name);
 		target_path(full, below);
-		if (stat(full, &st) != 0)
+		if (lstat(full, &st) != 0)
 			fatal("could not stat file \"%s\": %m", full);
-		if (S_ISDIR(st.st_mode))
-		{
+		/* The only links that are made are those of tablespaces. */
+		if (S_ISDIR(st.st_mode) || S_ISLNK(st.st_mode))
 			sweep(plan, below);
-			if (!is_directory(plan, below) && rmdir(full) != 0)
-				fatal("could not remove directory \"%s\": %m", full);
-		}
-		else if (!is_kept(plan, below) && unlink(full) != 0)
+		if (S_ISDIR(st.st_mode) ? !is_directory(plan, below) && rmdir(full) != 0
+			: S_ISLNK(st.st_mode) ? !is_directory(plan, below) && unlink(full) != 0
+			: !is_kept(plan, below) && unlink(full) != 0)
 			fatal("could not remove file \"%s\": %m", full);
 	}
 	if (errno != 0)
@@ -343,13 +363,15 @@ sweep(const BackupPlan *plan, const char *path)
 void
 resume_plan(BackupPlan *plan, const BackupServer *server)
 {
-	if (start_line == NULL)
+	if (!going_on)
 		return;
-	plan_maps(plan, server, start, lineage, note_change);
+	if (start_line)
+		plan_maps(plan, server, start, lineage, note_change);
 	for (int i = 0; i < ncompleted; i++)
 	{
 		if (i + 1 == ncompleted || strcmp(completed[i].path, completed[i + 1].path) != 0)
 			plan_file(plan, &completed[i]);
 	}
+	remove_manifest();
 	sweep(plan, "");
 }

@@ -111,9 +111,9 @@ clean_up(void)
 	}
 }
 
-/* Makes a directory, or takes one that is empty. */
+/* Makes a directory, or takes one that is empty; or one that is known to be ours. */
 static void
-take_root(const char *path)
+take_root(const char *path, bool ours)
 {
 	Root	   *root = pg_malloc0(sizeof(Root));
 
@@ -130,7 +130,7 @@ take_root(const char *path)
 		case -1:
 			fatal("could not access directory \"%s\": %m", path);
 		default:
-			if (!options.go_on)
+			if (!ours)
 				fatal("directory \"%s\" exists but is not empty", path);
 	}
 	root->next = roots;
@@ -149,7 +149,7 @@ target_create(const TargetOptions *given)
 		SetDataDirectoryCreatePerm(PG_DIR_MODE_GROUP);
 	umask(pg_mode_mask);
 	atexit(clean_up);
-	take_root(options.directory);
+	take_root(options.directory, options.go_on);
 }
 
 /*
@@ -211,14 +211,15 @@ target_make_tablespace(const char *path, const char *location)
 {
 	const char *here = mapped_location(location);
 	char		full[MAXPGPATH];
+	bool		linked;
 
 	if (!is_absolute_path(here))
 		fatal("location \"%s\" of tablespace \"%s\" is not an absolute path", here, path);
-	take_root(here);
 	target_path(full, path);
-	if (options.go_on && links_to(full, here))
-		return;
-	if (symlink(here, full) != 0)
+	/* What is not empty is only ours if it was when this link was made. */
+	linked = options.go_on && links_to(full, here);
+	take_root(here, linked);
+	if (!linked && symlink(here, full) != 0)
 		fatal("could not create symbolic link \"%s\": %m", full);
 }
 
