@@ -90,11 +90,11 @@ usage(void)
 		   "  -d, --debug               write what is done with each file\n"
 		   "  -F, --format=p|t          make a plain directory (default) or tar archives\n"
 		   "      --in-place            apply increments to the first, full backup\n"
-		   "  -j, --jobs=NUM            work with that many threads\n"
+		   "  -j, --jobs=NUM            work with that many threads (default: 1)\n"
 		   "      --log-json            write messages as JSON, an object a line\n"
 		   "  -n, --dry-run             check what can be, but make nothing\n"
 		   "  -N, --no-sync             do not wait for changes to be written safely to disk\n"
-		   "  -o, --output=DIRECTORY    where the result is to be\n"
+		   "  -o, --output=DIRECTORY    where the result is to be; required without --in-place\n"
 		   "  -P, --progress            show progress information\n"
 		   "  -T, --tablespace-mapping=OLDDIR=NEWDIR\n"
 		   "                            relocate tablespace in OLDDIR to NEWDIR\n"
@@ -106,7 +106,8 @@ usage(void)
 		   "                            use algorithm for manifest checksums\n"
 		   "      --no-clean            do not clean up after errors\n"
 		   "      --no-manifest         suppress generation of backup manifest\n"
-		   "      --sync-method=METHOD  set method for syncing files to disk\n"
+		   "      --sync-method=METHOD  set method for syncing files to disk: fsync (default)\n"
+		   "                            or syncfs\n"
 		   "  -?, --help                show this help, then exit\n");
 }
 

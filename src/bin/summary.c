@@ -23,7 +23,8 @@ usage(void)
 	printf("pg_ptrack summary prints change summaries, the files of a data directory's ptrack/.\n\n"
 		   "Usage:\n  pg_ptrack summary [OPTION]... FILE...\n\n"
 		   "A FILE of - is standard input.\n\nOptions:\n"
-		   "      --format=text|json|core  for people; an object a line; as pg_walsummary\n"
+		   "      --format=text|json|core  for people (default); an object a line; as\n"
+		   "                               pg_walsummary\n"
 		   "  -i, --individual             with core's format: each block by itself\n"
 		   "  -q, --quiet                  check all, but do not print what changed\n"
 		   "  -?, --help                   show this help, then exit\n");

@@ -74,7 +74,7 @@ usage(void)
 		   "  -e, --exit-on-error         exit at the first problem\n"
 		   "  -F, --format=p|t            format of the backup: plain or tar\n"
 		   "  -i, --ignore=RELATIVE_PATH  ignore this file or directory\n"
-		   "  -j, --jobs=NUMBER           read with so many threads\n"
+		   "  -j, --jobs=NUMBER           read with so many threads (default: 1)\n"
 		   "  -m, --manifest-path=PATH    use this manifest\n"
 		   "  -n, --no-parse-wal          do not check WAL\n"
 		   "  -P, --progress              show progress\n"
