@@ -82,6 +82,7 @@ refused(qr/only tar mode can write to standard output/, '-D', '-');
 refused(qr/only tar mode backups can be compressed/, '-D', "$dir.x", '-Z', 'lz4');
 refused(qr/unrecognized compression algorithm/, '-D', "$dir.x", '-F', 't', '-Z', 'rot13');
 refused(qr/invalid compression specification/, '-D', "$dir.x", '-F', 't', '-Z', 'zstd:level=99');
+refused(qr/long-distance mode of compression is not supported|unrecognized compression option/, '-D', "$dir.x", '-F', 't', '-Z', 'zstd:long');
 refused(qr/cannot be resumed/, '-D', "$dir.x", '-F', 't', '--resume');
 refused(qr/no target directory specified/);
 refused(qr/too many command-line arguments/, '-D', "$dir.x", 'what');

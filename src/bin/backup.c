@@ -137,6 +137,11 @@ take_compression(const char *text, pg_compress_specification *compression)
 	problem = validate_compress_specification(compression);
 	if (problem)
 		fatal("invalid compression specification: %s", problem);
+#ifdef PG_COMPRESSION_OPTION_LONG_DISTANCE
+	/* libarchive has it only in later versions. */
+	if (compression->long_distance)
+		fatal("long-distance mode of compression is not supported");
+#endif
 	pg_free(method);
 }
 
