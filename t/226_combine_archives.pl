@@ -146,6 +146,14 @@ is_deeply([ sort map { s{.*/}{}r } glob "$made/*" ], [ sort map { s{.*/}{}r } gl
 	'they are those of pg_basebackup');
 same_trees(unpack_backup($made), $core, 'to archives');
 is(slurp_file((glob "$made/base.tar")[0]) =~ /^backup_label\0/, 1, 'the label comes first');
+for my $method ('gzip:1', 'lz4', 'zstd:1')
+{
+	my $compressed = to_archives("compressed, $method", [ '-N', '-Z', $method ], @chain);
+
+	is(join(' ', grep { !/\.(gz|lz4|zst)$|backup_manifest$/ } glob "$compressed/*"), '', "compressed, $method: by name");
+	same_trees(unpack_backup($compressed), $core, "compressed, $method");
+}
+command_fails_like([ 'pg_ptrack', 'combine', '-Z', 'lz4', '-o', $made . '_no', @chain ], qr/only archives can be compressed/, 'a directory is not compressed');
 same_trees(unpack_backup(to_archives('from directories to archives', [ '-j', 3 ], @plain)), $core,
 	'from directories to archives');
 same_trees(unpack_backup(to_archives('with syncfs', ['--sync-method=syncfs'], @plain)), $core, 'with syncfs');

@@ -34,6 +34,32 @@ bad_pack(const Pack *pack)
 }
 
 /*
+ * Takes METHOD[:DETAIL], as an option has it.  Gives up if that is none.
+ */
+void
+pack_parse_compression(const char *text, pg_compress_specification *compression)
+{
+	char	   *method = pg_strdup(text);
+	char	   *detail = strchr(method, ':');
+	char	   *problem;
+
+	if (detail)
+		*detail++ = '\0';
+	if (!parse_compress_algorithm(method, &compression->algorithm))
+		fatal("unrecognized compression algorithm: \"%s\"", method);
+	parse_compress_specification(compression->algorithm, detail, compression);
+	problem = validate_compress_specification(compression);
+	if (problem)
+		fatal("invalid compression specification: %s", problem);
+#ifdef PG_COMPRESSION_OPTION_LONG_DISTANCE
+	/* libarchive has it only in later versions. */
+	if (compression->long_distance)
+		fatal("long-distance mode of compression is not supported");
+#endif
+	pg_free(method);
+}
+
+/*
  * What is added to the name of an archive that is compressed like that; NULL: not at
  * all.
  */

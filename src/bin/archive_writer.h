@@ -9,6 +9,7 @@
 
 typedef struct Pack Pack;
 
+extern void pack_parse_compression(const char *text, pg_compress_specification *compression);
 extern const char *pack_suffix(const pg_compress_specification *compression);
 extern Pack *pack_create(const char *path, const pg_compress_specification *compression);
 extern void pack_directory(Pack *pack, const char *name);

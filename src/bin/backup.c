@@ -6,6 +6,7 @@
 
 #include <signal.h>
 
+#include "archive_writer.h"
 #include "backup.h"
 #include "backup_archives.h"
 #include "backup_resume.h"
@@ -119,30 +120,6 @@ take_sync_method(const char *text, TargetOptions *target)
 	}
 	else if (strcmp(text, "fsync") != 0)
 		fatal("unrecognized sync method: %s", text);
-}
-
-/* METHOD[:DETAIL] */
-static void
-take_compression(const char *text, pg_compress_specification *compression)
-{
-	char	   *method = pg_strdup(text);
-	char	   *detail = strchr(method, ':');
-	char	   *problem;
-
-	if (detail)
-		*detail++ = '\0';
-	if (!parse_compress_algorithm(method, &compression->algorithm))
-		fatal("unrecognized compression algorithm: \"%s\"", method);
-	parse_compress_specification(compression->algorithm, detail, compression);
-	problem = validate_compress_specification(compression);
-	if (problem)
-		fatal("invalid compression specification: %s", problem);
-#ifdef PG_COMPRESSION_OPTION_LONG_DISTANCE
-	/* libarchive has it only in later versions. */
-	if (compression->long_distance)
-		fatal("long-distance mode of compression is not supported");
-#endif
-	pg_free(method);
 }
 
 /* What does not go together. */
@@ -286,10 +263,10 @@ backup_option(BackupOptions *options, int c)
 			options->prior_manifest = optarg;
 			break;
 		case 'z':
-			take_compression("gzip", &options->compression);
+			pack_parse_compression("gzip", &options->compression);
 			break;
 		case 'Z':
-			take_compression(optarg, &options->compression);
+			pack_parse_compression(optarg, &options->compression);
 			break;
 		case 'j':
 			if (!option_parse_int(optarg, "-j/--jobs", 1, 64, &options->jobs))

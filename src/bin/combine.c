@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "archive_writer.h"
 #include "combine.h"
 #include "combine_build.h"
 #include "combine_dir.h"
@@ -57,11 +58,13 @@ enum
 
 static const struct option long_options[] = {
 	{"clone", no_argument, NULL, OPT_CLONE},
+	{"compress", required_argument, NULL, 'Z'},
 	{"copy", no_argument, NULL, OPT_COPY},
 	{"copy-file-range", no_argument, NULL, OPT_COPY_FILE_RANGE},
 	{"debug", no_argument, NULL, 'd'},
 	{"dry-run", no_argument, NULL, 'n'},
 	{"format", required_argument, NULL, 'F'},
+	{"gzip", no_argument, NULL, 'z'},
 	{"help", no_argument, NULL, OPT_HELP},
 	{"in-place", no_argument, NULL, OPT_IN_PLACE},
 	{"jobs", required_argument, NULL, 'j'},
@@ -98,6 +101,9 @@ usage(void)
 		   "  -P, --progress            show progress information\n"
 		   "  -T, --tablespace-mapping=OLDDIR=NEWDIR\n"
 		   "                            relocate tablespace in OLDDIR to NEWDIR\n"
+		   "  -z, --gzip                compress archives\n"
+		   "  -Z, --compress=METHOD[:DETAIL]\n"
+		   "                            compress archives with gzip, lz4 or zstd\n"
 		   "      --clone               clone (reflink) files instead of copying\n"
 		   "      --copy                copy files (default)\n"
 		   "      --copy-file-range     copy using copy_file_range() system call\n"
@@ -207,6 +213,12 @@ set_option(CombineOptions *options, int c)
 		case 'T':
 			tablespace_mapping_add(&options->mappings, optarg);
 			break;
+		case 'z':
+			pack_parse_compression("gzip", &options->compression);
+			break;
+		case 'Z':
+			pack_parse_compression(optarg, &options->compression);
+			break;
 		case OPT_IN_PLACE:
 			options->in_place = true;
 			break;
@@ -238,6 +250,8 @@ check_options(const CombineOptions *options, int dir_count)
 		bad_usage("no input directories specified");
 	if (options->archives && options->method != METHOD_COPY)
 		bad_usage("archives can only be made by copying");
+	if (!options->archives && options->compression.algorithm != PG_COMPRESSION_NONE)
+		bad_usage("only archives can be compressed");
 	if (!options->in_place)
 	{
 		if (options->output == NULL)
@@ -261,7 +275,7 @@ parse_options(CombineOptions *options, int argc, char **argv)
 {
 	int			c;
 
-	while ((c = getopt_long(argc, argv, "dF:j:knNo:PT:?", long_options, NULL)) != -1)
+	while ((c = getopt_long(argc, argv, "dF:j:knNo:PT:zZ:?", long_options, NULL)) != -1)
 	{
 		if (c == OPT_HELP || (c == '?' && strcmp(argv[optind - 1], "-?") == 0))
 		{

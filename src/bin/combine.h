@@ -6,6 +6,7 @@
 #define PTRACK_COMBINE_H
 
 #include "common/checksum_helper.h"
+#include "common/compression.h"
 #include "target.h"
 
 typedef enum CopyMethod
@@ -20,6 +21,7 @@ typedef struct CombineOptions
 {
 	const char *output;			/* NULL: in place */
 	bool		archives;		/* is the result to be some? */
+	pg_compress_specification compression;	/* of these */
 	TablespaceMapping *mappings;
 	CopyMethod	method;
 	pg_checksum_type checksum_type; /* of the result's manifest */

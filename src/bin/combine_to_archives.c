@@ -171,7 +171,9 @@ write_archive(const Packing *packing, const NewArchive *archive, Builder *builde
 	if (!is_wanted(packing, archive))
 		return;
 	path_join(path, packing->options->output, archive->name);
-	pack = pack_create(path, NULL);
+	if (strlcat(path, pack_suffix(&packing->options->compression), sizeof(path)) >= sizeof(path))
+		fatal("path of archive \"%s\" is too long", path);
+	pack = pack_create(path, &packing->options->compression);
 	if (is_main)
 		pack_text(pack, LABEL_NAME, packing->label);
 	if (is_main && packing->map)
