@@ -1026,7 +1026,7 @@ left_over(bool all)
 	if (XLogRecPtrIsInvalid(frozen.start))
 	{
 		/* The map could not be cut there: what was before was in the way. */
-		if (!follows || running.end.redo <= running.start)
+		if (running.end.redo <= running.start)
 			return InvalidXLogRecPtr;
 		cut = &running.end;
 	}

@@ -11,7 +11,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $primary = new_node('primary', for_core => 1, conf => <<'EOS');
 wal_keep_size = 2GB
@@ -93,41 +92,31 @@ sub same_changes
 
 # A standby makes a cut of its map at every redo point of the primary that it
 # replays, and its worker publishes the cycle that ended.  This waits for that.
-#
-# The worker may be late when several redo points follow each other, as they do when
-# a database is created.  Then the cycle goes on across a redo point, and a
-# restartpoint publishes what was marked until then, which may be more.  Returns
-# whether it was so.
 sub wait_for_summary
 {
 	my ($standby, $redo) = @_;
 	my $end = sprintf '%08X%08X', map { hex } split m{/}, $redo;
-	my $file;
-	my $there = sub { return ($file) = grep { /$end\.summary$/ } summary_files($standby) };
 
 	catch_up($standby, $primary);
-	for (1 .. 50)
-	{
-		return summary_points($file) > 0 if $there->();
-		usleep(100_000);
-	}
-	checkpoint($standby);
-	poll_until($there) or die $standby->name . " does not publish the cycle that ends at $redo";
-	return 1;
+	poll_until(sub { grep { /$end\.summary$/ } summary_files($standby) })
+	  or die $standby->name . " does not publish the cycle that ends at $redo";
+	return;
 }
 
-# If the cycle before is not yet published at a cut, both get into one summary,
-# which is right but wider.  That is so when a server starts and replays a lot
-# at once.  A restartpoint publishes all that there is.
+# If the cycle before is not yet published at a redo point, the map cannot be cut
+# there.  Then the cycle goes on across it, and what is published for it may say
+# more.  That is so when several redo points follow each other, or when a server
+# starts and replays a lot at once.  After one that is published, the next one is a
+# cut.
 sub settle
 {
 	my (@standbys) = @_;
-	my $redo = checkpoint($primary);
+	my $redo;
 
-	for my $standby (@standbys)
+	for (1 .. 2)
 	{
-		catch_up($standby, $primary);
-		checkpoint($standby);
+		$redo = checkpoint($primary);
+		wait_for_summary($_, $redo) for @standbys;
 	}
 	return $redo;
 }
@@ -154,15 +143,17 @@ EOS
 	$session->quit;
 
 	my @standbys = ($near, $far, $late // ());
-	my %late = map { $_->name => wait_for_summary($_, $range[1]) } @standbys;
+	wait_for_summary($_, $range[1]) for @standbys;
 	push @redo, $range[1];
 	push @known, changed_blocks($primary, @range);
-	same_changes(changed_blocks($_, @range), $known[-1], $_->name . ", from $range[0] to $range[1]",
-		$late{ $_->name }) for @standbys;
-	next unless $event;
+
+	# What is done with databases makes redo points in between.
+	my $makes_redo_points = $sql =~ /DATABASE/;
+	same_changes(changed_blocks($_, @range), $known[-1], $_->name . ", from $range[0] to $range[1]", $makes_redo_points) for @standbys;
+	next unless $event || $makes_redo_points;
 
 	# After that, a new cycle begins.
-	$event->();
+	$event->() if $event;
 	push @redo, settle($near, $far, $late // ());
 	push @known, changed_blocks($primary, @redo[ -2, -1 ]);
 }

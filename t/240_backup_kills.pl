@@ -80,7 +80,7 @@ SELECT pid FROM pg_stat_activity WHERE application_name = 'pg_ptrack' AND pid <>
 EOS
 		kill 'KILL', $pid if $pid;
 		usleep(100_000);
-		poll_until(sub { return ($node->psql('postgres', 'SELECT 1'))[0] == 0 });
+		poll_until(sub { return IPC::Run::run([ 'psql', '-X', '-c', 'SELECT 1', $node->connstr('postgres') ], '>&', '/dev/null') });
 	});
 
 # How many calls there are to be killed at
