@@ -7,6 +7,7 @@ MODULE_big = ptrack
 OBJS = \
 	src/backup_api.o \
 	src/backup_list.o \
+	src/backup_progress.o \
 	src/backup_read.o \
 	src/chain.o \
 	src/change_gather.o \

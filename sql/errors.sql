@@ -59,6 +59,14 @@ SELECT ptrack_get_block('PG_VERSION', 0);
 SELECT ptrack_get_block('pg_wal/000000010000000000000001', 0);
 SELECT ptrack_get_block('base/1/1259', -1);
 SELECT ptrack_get_block('base/1/1259', 9223372036854775807) IS NULL AS past_end;
+-- progress of backups
+SELECT ptrack_backup_progress('sleeping');
+SELECT ptrack_backup_progress('listing files', -1);
+SELECT ptrack_backup_progress('listing files', 0, -1);
+SELECT count(*) FROM pg_stat_progress_ptrack_backup;
+SELECT ptrack_backup_join(NULL);
+SELECT ptrack_backup_join(0);
+SELECT ptrack_backup_join(pg_backend_pid()) AS joined;
 -- settings
 SET ptrack.map_size = 1;
 -- in words that differ between majors

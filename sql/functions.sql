@@ -101,3 +101,22 @@ SELECT engine IN ('hooks', 'wal') AS engine, coverage_start = ptrack_init_lsn() 
 	summary_bytes > 200 AS bytes, flushes > 0 AS flushes, flush_failures, last_flush_ms > 0 AS time,
 	gaps, overflows, scan_lag >= 0 AS scan_lag
 FROM pg_stat_ptrack;
+
+-- Progress of a backup: what is read counts while files are streamed, a file once.
+SELECT ptrack_backup_progress('listing files', incremental => true) AS shown;
+SELECT length(ptrack_backup_read(ARRAY['PG_VERSION'], 0, 100, NULL)) > 32 AS read;
+SELECT pid = pg_backend_pid() AS pid, datname = current_database() AS datname, phase, backup_total, backup_streamed,
+	files_total, files_streamed, workers, incremental, started_at <= clock_timestamp() AS started
+FROM pg_stat_progress_ptrack_backup;
+SELECT ptrack_backup_progress('streaming database files', 30000, 2) AS shown;
+SELECT count(*) FROM ptrack_backup_read(ARRAY['global/1262', 'no_such_file'], 0, 8192, NULL);
+SELECT count(*) FROM ptrack_backup_read_blocks(ARRAY['global/1262'], ARRAY['\x01'::bytea], ARRAY[100], NULL);
+SELECT phase, backup_total, backup_streamed, files_total, files_streamed FROM pg_stat_progress_ptrack_backup;
+-- the rest of a file that was begun, so that there is more than was expected
+SELECT count(*) > 0 AS some FROM ptrack_backup_read(ARRAY[pg_relation_filepath('pg_proc')], 8192, 80000, NULL);
+SELECT backup_total, backup_streamed, files_total, files_streamed FROM pg_stat_progress_ptrack_backup;
+SELECT ptrack_backup_progress('transferring wal files') AS shown;
+SELECT count(*) FROM ptrack_backup_read(ARRAY['global/1262'], 0, 8192, NULL);
+SELECT phase, backup_streamed, incremental FROM pg_stat_progress_ptrack_backup;
+SELECT ptrack_backup_progress(NULL) AS shown;
+SELECT count(*) FROM pg_stat_progress_ptrack_backup;

@@ -33,6 +33,21 @@ SELECT ptrack_get_block('global/1262', 0);
 SELECT * FROM ptrack_backup_files();
 SELECT ptrack_backup_read(ARRAY['PG_VERSION'], 0, 10, NULL);
 SELECT ptrack_backup_read_blocks(ARRAY['global/1262'], ARRAY['\x01'::bytea], ARRAY[1], NULL);
+SELECT ptrack_backup_join(1);
+SELECT ptrack_backup_progress('listing files');
+RESET ROLE;
+-- Of a backup, everybody sees that it is there.
+SELECT ptrack_backup_progress('streaming database files', 1, 1) AS shown;
+SET ROLE regress_ptrack_nobody;
+SELECT pid = pg_backend_pid() AS pid, datid IS NOT NULL AS datid, datname = current_database() AS datname,
+	num_nulls(phase, backup_total, backup_streamed, files_total, files_streamed, workers, incremental, started_at) AS hidden
+FROM pg_stat_progress_ptrack_backup;
+RESET ROLE;
+GRANT pg_read_all_stats TO regress_ptrack_nobody;
+SET ROLE regress_ptrack_nobody;
+SELECT phase, backup_total, backup_streamed, files_total, files_streamed, workers, incremental FROM pg_stat_progress_ptrack_backup;
+RESET ROLE;
+SELECT ptrack_backup_progress(NULL) AS shown;
 SET ROLE regress_ptrack_backup;
 SELECT count(*) > 0 AS some FROM ptrack_get_pagemapset(:'start');
 SELECT count(*) > 0 AS some FROM ptrack_get_blocks(:'start');

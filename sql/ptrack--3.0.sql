@@ -235,6 +235,51 @@ LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1000;
 COMMENT ON FUNCTION ptrack_backup_read_blocks(text[], bytea[], bigint[], pg_lsn) IS
 'contents of some blocks of files, for an incremental backup';
 
+CREATE FUNCTION ptrack_backup_progress(
+	phase text,
+	total bigint DEFAULT NULL,
+	files bigint DEFAULT NULL,
+	incremental boolean DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION ptrack_backup_progress(text, bigint, bigint, boolean) IS
+'shows how far the backup that this session makes has come';
+
+CREATE FUNCTION ptrack_backup_join(pid integer)
+RETURNS boolean
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION ptrack_backup_join(integer) IS
+'counts what this session sends for the backup that another one makes';
+
+CREATE FUNCTION ptrack_backups(
+	OUT pid integer,
+	OUT datid oid,
+	OUT phase text,
+	OUT backup_total bigint,
+	OUT backup_streamed bigint,
+	OUT files_total bigint,
+	OUT files_streamed bigint,
+	OUT workers integer,
+	OUT incremental boolean,
+	OUT started_at timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
+
+COMMENT ON FUNCTION ptrack_backups() IS
+'backups that are going on';
+
+CREATE VIEW pg_stat_progress_ptrack_backup AS
+	SELECT b.pid, b.datid, d.datname, b.phase, b.backup_total, b.backup_streamed,
+		b.files_total, b.files_streamed, b.workers, b.incremental, b.started_at
+	FROM ptrack_backups() b LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) b.datid;
+
+GRANT SELECT ON pg_stat_progress_ptrack_backup TO PUBLIC;
+
 /*
  * What shows paths or activity is for those who monitor the server, and what
  * shows contents is for whom it is granted to.
@@ -252,6 +297,8 @@ REVOKE ALL ON FUNCTION ptrack_await_summary(pg_lsn, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_backup_files() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_backup_read(text[], bigint, bigint, pg_lsn) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_backup_read_blocks(text[], bytea[], bigint[], pg_lsn) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_backup_progress(text, bigint, bigint, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_backup_join(integer) FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION ptrack_get_pagemapset(pg_lsn) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION ptrack_get_change_stat(pg_lsn) TO pg_monitor;

@@ -4,7 +4,8 @@
  *
  * A client starts a backup by pg_backup_start, asks for the list of files, reads
  * them through as many connections as it likes, and calls pg_backup_stop.  What
- * these functions hold is of the query, and goes with it, however it ends.
+ * these functions hold is of the query, and goes with it, however it ends; but what
+ * is shown of a backup's progress is of the session.
  */
 #include "postgres.h"
 
@@ -12,7 +13,9 @@
 
 #include "arguments.h"
 #include "backup_list.h"
+#include "backup_progress.h"
 #include "backup_read.h"
+#include "catalog/pg_authid_d.h"
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -21,6 +24,7 @@
 #include "ptrack_map.h"
 #include "publish.h"
 #include "storage/latch.h"
+#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -33,6 +37,9 @@ PG_FUNCTION_INFO_V1(ptrack_backup_files);
 PG_FUNCTION_INFO_V1(ptrack_backup_read);
 PG_FUNCTION_INFO_V1(ptrack_backup_read_blocks);
 PG_FUNCTION_INFO_V1(ptrack_await_summary);
+PG_FUNCTION_INFO_V1(ptrack_backup_progress);
+PG_FUNCTION_INFO_V1(ptrack_backup_join);
+PG_FUNCTION_INFO_V1(ptrack_backups);
 
 /*
  * ptrack_backup_files() returns setof record: what there is to back up
@@ -227,4 +234,146 @@ ptrack_await_summary(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 	}
 	PG_RETURN_BOOL(true);
+}
+
+/*
+ * Progress
+ */
+
+static const char *const phase_names[BACKUP_PHASES] = {
+	[BACKUP_AWAITS_CHECKPOINT] = "waiting for checkpoint to finish",
+	[BACKUP_LISTS_FILES] = "listing files",
+	[BACKUP_FINDS_CHANGES] = "finding changed blocks",
+	[BACKUP_STREAMS_FILES] = "streaming database files",
+	[BACKUP_AWAITS_ARCHIVING] = "waiting for wal archiving to finish",
+	[BACKUP_TRANSFERS_WAL] = "transferring wal files",
+	[BACKUP_SYNCS_FILES] = "syncing files",
+};
+
+static BackupPhase
+phase_argument(FunctionCallInfo fcinfo, int n)
+{
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(n));
+
+	for (int i = 0; i < BACKUP_PHASES; i++)
+	{
+		if (strcmp(name, phase_names[i]) == 0)
+			return (BackupPhase) i;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unrecognized phase of a backup: \"%s\"", name)));
+}
+
+/* A number that is not negative; -1 if it is null. */
+static int64
+count_argument(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	if (PG_ARGISNULL(n))
+		return -1;
+	if (PG_GETARG_INT64(n) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must not be negative", name)));
+	return PG_GETARG_INT64(n);
+}
+
+/*
+ * ptrack_backup_progress(phase text, total bigint, files bigint, incremental boolean)
+ * returns boolean
+ *
+ * Shows this session's backup in pg_stat_progress_ptrack_backup, in that phase, until
+ * the session ends.  So many bytes of so many files are to be sent; null: that is as
+ * it was.  A null phase ends it.  False: it is not shown, for lack of room or since
+ * tracking is disabled.
+ */
+Datum
+ptrack_backup_progress(PG_FUNCTION_ARGS)
+{
+	int64		total = count_argument(fcinfo, 1, "total");
+	int64		files = count_argument(fcinfo, 2, "files");
+	BackupPhase phase;
+
+	if (PG_ARGISNULL(0))
+	{
+		if (!tracking_disabled())
+			backup_progress_leave();
+		PG_RETURN_BOOL(false);
+	}
+	phase = phase_argument(fcinfo, 0);
+	if (tracking_disabled() || !backup_progress_show(phase))
+		PG_RETURN_BOOL(false);
+	backup_progress_expect(total, files);
+	if (!PG_ARGISNULL(3))
+		backup_progress_incremental(PG_GETARG_BOOL(3));
+	PG_RETURN_BOOL(true);
+}
+
+/*
+ * ptrack_backup_join(pid integer) returns boolean
+ *
+ * What this session sends from now on, until it ends, counts for the backup that the
+ * session of that process shows.  False if it shows none.
+ */
+Datum
+ptrack_backup_join(PG_FUNCTION_ARGS)
+{
+	int			pid;
+
+	require_argument(fcinfo, 0, "pid");
+	pid = PG_GETARG_INT32(0);
+	if (pid <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid process identifier: %d", pid)));
+	PG_RETURN_BOOL(!tracking_disabled() && backup_progress_join(pid));
+}
+
+/*
+ * ptrack_backups() returns setof record: the rows of pg_stat_progress_ptrack_backup
+ *
+ * As of other activity, everybody sees that there is a backup, and those who may
+ * read all statistics, or have the privileges of its role, how far it is.
+ */
+#define BACKUP_COLUMNS	10
+
+static void
+put_backup(ReturnSetInfo *result, const BackupProgress *backup)
+{
+	Datum		values[BACKUP_COLUMNS] = {0};
+	bool		nulls[BACKUP_COLUMNS] = {0};
+
+	values[0] = Int32GetDatum(backup->pid);
+	values[1] = ObjectIdGetDatum(backup->database);
+	if (has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) ||
+		has_privs_of_role(GetUserId(), backup->role))
+	{
+		values[2] = CStringGetTextDatum(phase_names[backup->phase]);
+		values[3] = Int64GetDatum(backup->bytes_total);
+		nulls[3] = backup->bytes_total < 0;
+		values[4] = Int64GetDatum(backup->bytes);
+		values[5] = Int64GetDatum(backup->files_total);
+		nulls[5] = backup->files_total < 0;
+		values[6] = Int64GetDatum(backup->files);
+		values[7] = Int32GetDatum(backup->workers);
+		values[8] = BoolGetDatum(backup->incremental);
+		values[9] = TimestampTzGetDatum(backup->started);
+	}
+	else
+		memset(nulls + 2, true, sizeof(nulls) - 2 * sizeof(bool));
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+Datum
+ptrack_backups(PG_FUNCTION_ARGS)
+{
+	BackupProgress backup;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; !tracking_disabled() && i < backup_progress_slots(); i++)
+	{
+		if (backup_progress_get(i, &backup))
+			put_backup((ReturnSetInfo *) fcinfo->resultinfo, &backup);
+	}
+	return (Datum) 0;
 }

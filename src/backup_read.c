@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backup_progress.h"
 #include "backup_read.h"
 #include "miscadmin.h"
 #include "port/pg_bswap.h"
@@ -309,6 +310,7 @@ read_blocks(BackupReader *reader)
 	for (uint32 i = 0; reader->verify && i < count; i++)
 		check_page(reader, pages + (Size) i * BLCKSZ, blocks[i]);
 	reader->position += count;
+	backup_progress_add_bytes((uint64) count * BLCKSZ);
 	return part;
 }
 
@@ -342,6 +344,7 @@ read_bytes(BackupReader *reader, const struct stat *begun)
 	for (Size at = 0; reader->verify && at + BLCKSZ <= len; at += BLCKSZ)
 		check_page(reader, bytes + at, (BlockNumber) ((reader->position + at) / BLCKSZ));
 	reader->position += len;
+	backup_progress_add_bytes(len);
 	return part;
 }
 
@@ -397,6 +400,10 @@ backup_reader_next(BackupReader *reader)
 	if (reader->fd >= 0 && reader->position == reader->end)
 	{
 		set_flags(part, PART_END);
+
+		/* Of one that is read in ranges, the first counts for all. */
+		if (reader->request->start == 0)
+			backup_progress_add_file();
 		close_file(reader);
 		if (reader->blocks)
 			pfree(reader->blocks);

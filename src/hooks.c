@@ -17,6 +17,7 @@
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogrecovery.h"
+#include "backup_progress.h"
 #include "catalog/pg_control.h"
 #include "core_hooks.h"
 #include "engine.h"
@@ -227,7 +228,8 @@ on_shmem_request(void)
 									add_size(publish_shmem_size(),
 											 add_size(follow_shmem_size(),
 													  add_size(worker_shmem_size(),
-															   scan_progress_shmem_size())))));
+															   add_size(scan_progress_shmem_size(),
+																		backup_progress_shmem_size()))))));
 	RequestNamedLWLockTranche(LWLOCK_TRANCHE, 3);
 }
 
@@ -245,6 +247,7 @@ on_shmem_startup(void)
 	follow_shmem_init();
 	worker_shmem_init();
 	scan_progress_shmem_init();
+	backup_progress_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 	if (!IsUnderPostmaster)
 		store_remove_temporary();

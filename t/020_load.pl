@@ -17,7 +17,8 @@ $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION ptrack');
 is($node->safe_psql('postgres', 'SELECT ptrack_version()'), '3.0', 'the version is always told');
 for my $call ('ptrack_init_lsn()', "ptrack_get_pagemapset('0/28')", 'pg_stat_ptrack',
-	"ptrack_get_blocks('0/28')", "ptrack_changed_blocks('0/28')", "ptrack_get_change_stat('0/28')")
+	"ptrack_get_blocks('0/28')", "ptrack_changed_blocks('0/28')", "ptrack_get_change_stat('0/28')",
+	'pg_stat_progress_ptrack_backup', "ptrack_backup_progress('listing files')", 'ptrack_backup_join(1)')
 {
 	fails_like($node, "SELECT * FROM $call", '55000',
 		q{must be loaded via "shared_preload_libraries".*HINT:.*shared_preload_libraries = 'ptrack'},

@@ -67,6 +67,8 @@ typedef struct BackupServer
 	PGconn	   *conn;			/* on which it was started */
 	char	   *schema;			/* of the extension, quoted */
 	int			version;		/* as libpq says it */
+	int			progress_pid;	/* by which the server shows this backup; 0:
+								 * it is not to */
 	uint64		system_identifier;
 	uint32		wal_segment_size;
 	bool		checksums;
@@ -152,6 +154,8 @@ typedef struct BackupPlan
 /* backup_server.c */
 extern void server_connect(BackupServer *server, BackupOptions *options);
 extern void server_start(BackupServer *server, const BackupOptions *options);
+extern void server_progress(const BackupServer *server, const char *format,...) pg_attribute_printf(2, 3);
+extern void server_join(const BackupServer *server, PGconn *conn);
 extern char *server_history(const BackupServer *server, TimeLineID tli);
 extern bool history_end(const char *history, TimeLineID tli, XLogRecPtr *end);
 extern TimeLineID history_before(const char *history, TimeLineID tli);

@@ -571,6 +571,7 @@ fetch_units(void *arg, int number)
 	PQExpBuffer command = createPQExpBuffer();
 	int			next;
 
+	server_join(fetch->server, conn);
 	while ((next = atomic_fetch_add(&fetch->next, 1)) < fetch->nunits)
 	{
 		if (workers_stopping())
@@ -733,6 +734,17 @@ make_units(Fetch *fetch, BackupPlan *plan)
  * All of it
  */
 
+/* Of a file that did not change, the server sends nothing. */
+static int
+files_to_fetch(const BackupPlan *plan)
+{
+	int			count = 0;
+
+	for (int i = 0; i < plan->nfiles; i++)
+		count += plan->files[i].method != TAKE_NOTHING;
+	return count;
+}
+
 /*
  * Fetches all files of the plan but pg_control.
  */
@@ -742,6 +754,8 @@ fetch_files(BackupPlan *plan, const BackupServer *server, BackupOptions *options
 	Fetch		fetch = {.server = server,.options = options};
 
 	make_units(&fetch, plan);
+	server_progress(server, "'streaming database files', " UINT64_FORMAT ", %d", plan->bytes,
+					files_to_fetch(plan));
 	atomic_init(&fetch.busy, options->jobs);
 	workers_run(options->jobs + 1, fetch_or_watch, &fetch);
 	pg_free(fetch.units);

@@ -393,6 +393,10 @@ finish_backup(BackupPlan *plan, BackupServer *server, BackupOptions *options,
 		if (strcmp(plan->files[i].path, CONTROL_NAME) == 0)
 			fetch_file(server->conn, server, options, &plan->files[i]);
 	}
+	if (options->wal == WAL_NONE)
+		server_progress(server, "'waiting for wal archiving to finish'");
+	else
+		server_progress(server, "'transferring wal files'");
 	server_stop(server, options->wal == WAL_NONE);
 	write_label(plan, server, options, prior);
 	if (options->as_archives && server->tablespace_map[0] != '\0')
@@ -412,6 +416,8 @@ finish_backup(BackupPlan *plan, BackupServer *server, BackupOptions *options,
 		archives_close();
 	if (backup_to_stdout(options))
 		return;
+	if (!options->target.no_sync)
+		server_progress(server, "'syncing files'");
 	sync_backup(plan, options);
 	if (!options->no_manifest)
 		rename_manifest();

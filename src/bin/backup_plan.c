@@ -148,6 +148,7 @@ plan_files(BackupPlan *plan, const BackupServer *server, const BackupOptions *op
 	int			room = 0;
 
 	memset(plan, 0, sizeof(*plan));
+	server_progress(server, "'listing files'");
 	snprintf(command, sizeof(command),
 			 "COPY (SELECT path, kind, size, modified, target FROM %s.ptrack_backup_files()) "
 			 "TO STDOUT (FORMAT binary)", server->schema);
@@ -371,6 +372,7 @@ plan_increment(BackupPlan *plan, const BackupServer *server, const BackupOptions
 	if (prior->lineage[0] == '\0')
 		check_timeline(prior, server);
 	manifest_read(options->prior_manifest, &handler, &info);
+	server_progress(server, "'finding changed blocks'");
 	plan_maps(plan, server, prior->start, prior->lineage, take_map);
 	plan->bytes = 0;
 	for (int i = 0; i < plan->nfiles; i++)

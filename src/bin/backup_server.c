@@ -81,6 +81,26 @@ find_extension(BackupServer *server)
 }
 
 /*
+ * By which process the server is to show the backup; 0 if this role may not have
+ * it shown, which is no reason not to make it.  The server is asked, since what
+ * libpq knows may be a connection pooler's.
+ */
+static int
+find_progress(const BackupServer *server)
+{
+	char	   *pid = connection_value(server->conn,
+									   "SELECT pg_catalog.pg_backend_pid() FROM pg_catalog.pg_proc p "
+									   "JOIN pg_catalog.pg_extension e ON e.extnamespace = p.pronamespace "
+									   "WHERE e.extname = 'ptrack' AND p.proname IN ('ptrack_backup_progress', 'ptrack_backup_join') "
+									   "AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE') "
+									   "HAVING pg_catalog.count(*) = 2");
+	int			found = pid ? atoi(pid) : 0;
+
+	pg_free(pid);
+	return found;
+}
+
+/*
  * Connects, and looks at the server.
  */
 void
@@ -92,6 +112,7 @@ server_connect(BackupServer *server, BackupOptions *options)
 	server->conn = conn = connection_open(&options->connection, true);
 	server->version = PQserverVersion(conn);
 	find_extension(server);
+	server->progress_pid = find_progress(server);
 	check_sizes(conn);
 	server->system_identifier =
 		value_u64(conn, "SELECT system_identifier FROM pg_catalog.pg_control_system()");
@@ -100,6 +121,44 @@ server_connect(BackupServer *server, BackupOptions *options)
 	server->checksums = value_is(conn, "SHOW data_checksums", "on");
 	server->group_access = value_is(conn, "SHOW data_directory_mode", "0750");
 	server->is_standby = value_is(conn, "SELECT pg_catalog.pg_is_in_recovery()", "t");
+}
+
+/*
+ * Progress
+ */
+
+/*
+ * Has the server show how far the backup is: arguments of ptrack_backup_progress.
+ */
+void
+server_progress(const BackupServer *server, const char *format,...)
+{
+	char		arguments[256];
+	char		query[512];
+	va_list		args;
+
+	if (server->progress_pid == 0)
+		return;
+	va_start(args, format);
+	vsnprintf(arguments, sizeof(arguments), format, args);
+	va_end(args);
+	snprintf(query, sizeof(query), "SELECT %s.ptrack_backup_progress(%s)", server->schema, arguments);
+	PQclear(connection_query(server->conn, query));
+}
+
+/*
+ * Has the server count what it sends through that connection.
+ */
+void
+server_join(const BackupServer *server, PGconn *conn)
+{
+	char		query[512];
+
+	if (server->progress_pid == 0)
+		return;
+	snprintf(query, sizeof(query), "SELECT %s.ptrack_backup_join(%d)", server->schema,
+			 server->progress_pid);
+	PQclear(connection_query(conn, query));
 }
 
 /*
@@ -171,6 +230,8 @@ server_start(BackupServer *server, const BackupOptions *options)
 
 	if (options->wal == WAL_FETCH)
 		hold_wal(server);
+	server_progress(server, "'waiting for checkpoint to finish', incremental => %s",
+					options->prior_manifest ? "true" : "false");
 	initPQExpBuffer(&query);
 	appendPQExpBufferStr(&query, "SELECT pg_catalog.pg_backup_start(");
 	append_literal(&query, server->conn, options->label);
