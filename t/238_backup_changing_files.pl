@@ -57,7 +57,7 @@ sub while_changing
 
 	mkdir $node->backup_dir;
 	make_tables();
-	my $run = IPC::Run::start([ backup_command($node, $dir, prior => $prior ? $$prior : undef, args => [ '-r', '20M', @args ]) ],
+	my $run = IPC::Run::start([ backup_command($node, $dir, prior => $prior ? $$prior : undef, args => [ '-r', '8M', @args ]) ],
 		'>', '/dev/null', '2>', \my $stderr);
 	poll_until(sub { -e "$dir/base" || -e "$dir/base.tar" });
 	usleep(300_000);
@@ -76,7 +76,7 @@ push @chain, while_changing('increment', '-j', 2, \$chain[-1]);
 check_chain($node, 'increment', @chain);
 push @chain, while_changing('archives', '-j', 2, '-F', 't', \$chain[-1]);
 check_chain($node, 'archives', @chain);
-my $whole = while_changing('whole_archive', '-F', 't');
+my $whole = while_changing('whole_archive', '-F', 't', '-r', '30M');
 check_chain($node, 'a full backup in archives', $whole);
 
 $node->stop;

@@ -87,7 +87,7 @@ for my $prior (undef, $full)
 # A tablespace goes, and another comes, while it is interrupted
 my $dir = $node->backup_dir . '/spaces';
 my $calls = count_calls($node->backup_dir . '/counted_spaces');
-ok(killed_at($dir, $calls - 30), 'killed when files are there');
+ok(killed_at($dir, int($calls * 0.9)), 'killed when files are there');
 my %before = inodes($dir);
 $node->safe_psql('postgres', $_) for 'DROP TABLE in_goes', 'DROP TABLESPACE goes';
 add_tablespace('comes');
@@ -101,7 +101,7 @@ check_chain($node, 'with other tablespaces', $dir);
 
 # A tablespace that comes where it is in use is not ours to empty.
 $dir = $node->backup_dir . '/in_use';
-ok(killed_at($dir, $calls - 30), 'killed once more');
+ok(killed_at($dir, int($calls * 0.9)), 'killed once more');
 add_tablespace('late');
 my @command = grep { $_ ne '-T' && !m{^\Q$places\E/late=} } backup_command($node, $dir, args => ['--resume']);
 @command = map { m{^\Q$places\E/} ? ('-T', $_) : $_ } @command;
@@ -123,7 +123,7 @@ append_to_file("$dir/pg_ptrack.journal", "something else\n");
 not_resumed('a journal of something else', qr/is not a journal of this program/);
 ok(-e "$dir/backup_manifest", 'what is there stays');
 $dir = $node->backup_dir . '/other';
-ok(killed_at($dir, $calls - 30), 'killed for the last time');
+ok(killed_at($dir, int($calls * 0.9)), 'killed for the last time');
 not_resumed('relative to another backup', qr/is of another server, relative to another backup/, prior => $full);
 
 $node->stop;
