@@ -5,8 +5,9 @@
  *
  * KILL_AT says at which one: 1 is the first.  The call is not made then; but a
  * write is, in half.  FAIL_AT says at which one instead that fails, with errno
- * FAIL_ERRNO.  Without these, the number of calls is written to the file that
- * KILL_COUNT names, when the program ends.
+ * FAIL_ERRNO.  INTERRUPT_AT says at which one the program is interrupted, and may
+ * go on.  The number of calls is written to the file that KILL_COUNT names, if the
+ * program comes to its end.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -40,6 +41,8 @@ next_call(void)
 {
 	long		call = atomic_fetch_add(&calls, 1) + 1;
 
+	if (is_at("INTERRUPT_AT", call))
+		kill(getpid(), SIGINT);
 	if (is_at("KILL_AT", call))
 		return KILLED;
 	if (!is_at("FAIL_AT", call))
