@@ -144,15 +144,6 @@ sub damage
 	return;
 }
 
-sub catch_up
-{
-	my ($standby, $of) = @_;
-
-	$of->safe_psql('postgres', "SELECT pg_logical_emit_message(true, 'ptrack', '')");
-	$of->wait_for_catchup($standby);
-	return;
-}
-
 my $primary = new_node('primary', conf => <<'EOF');
 wal_keep_size = 1GB
 max_prepared_transactions = 5
