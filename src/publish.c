@@ -1003,9 +1003,10 @@ publish_at_checkpoint(XLogRecPtr redo)
 
 /*
  * Up to which redo point there are cycles that the worker should publish; if
- * there is none, invalid.  In recovery these are all that the map was cut after,
- * and when WAL is followed, those whose checkpoint is complete.  Otherwise they
- * are checkpoints', which see to it themselves unless the latest attempt failed.
+ * there is none, invalid.  In recovery these are all, also those that the map could
+ * not be cut at, and when WAL is followed, those whose checkpoint is complete.
+ * Otherwise they are checkpoints', which see to it themselves unless the latest
+ * attempt failed.
  *
  * all: no more is to be learned of the checkpoint.
  */
