@@ -31,6 +31,7 @@
 #include "storage/shmem.h"
 #include "summary_store.h"
 #include "utils/guc.h"
+#include "utils/memdebug.h"
 #include "utils/timestamp.h"
 #include "wal_follow.h"
 #include "wal_reader.h"
@@ -84,6 +85,9 @@ on_insert(const XLogRecData *rdata, XLogRecPtr start, XLogRecPtr end)
 
 	if (unlikely(previous_insert_hook))
 		previous_insert_hook(rdata, start, end);
+
+	/* What the checksum is of may have padding in it that nobody wrote. */
+	VALGRIND_MAKE_MEM_DEFINED(&record->xl_crc, sizeof(record->xl_crc));
 	map_note_sum(wal_fingerprint(record->xl_rmid, record->xl_info, start,
 								 record->xl_crc));
 	wal_insert_effects(rdata, &map_effects);
