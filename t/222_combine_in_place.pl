@@ -11,14 +11,12 @@ use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use PtrackCombine;
+use PtrackTest qw(call_breaker);
 use Test::More;
 
 need_core_increments();
 
-my $killer = PostgreSQL::Test::Utils::tempdir() . '/break_call.so';
-run_log([ $ENV{CC} // 'cc', '-shared', '-fPIC', '-Wall', '-Werror', '-o', $killer,
-		"$FindBin::RealBin/c/break_call.c", '-ldl' ])
-  or BAIL_OUT('could not compile the library that kills');
+my $killer = call_breaker();
 
 my $node = chain_node('node');
 

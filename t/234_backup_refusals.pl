@@ -14,10 +14,7 @@ use PtrackTest;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-my $breaker = PostgreSQL::Test::Utils::tempdir() . '/break_call.so';
-run_log([ $ENV{CC} // 'cc', '-shared', '-fPIC', '-Wall', '-Werror', '-o', $breaker,
-		"$FindBin::RealBin/c/break_call.c", '-ldl' ])
-  or BAIL_OUT('could not compile the library that breaks calls');
+my $breaker = call_breaker();
 
 my $node = new_node('primary', conf => 'wal_keep_size = 1GB');
 $node->safe_psql('postgres', <<'EOS');

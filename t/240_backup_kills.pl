@@ -16,10 +16,7 @@ use PtrackTest;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-my $killer = PostgreSQL::Test::Utils::tempdir() . '/break_call.so';
-run_log([ $ENV{CC} // 'cc', '-shared', '-fPIC', '-Wall', '-Werror', '-o', $killer,
-		"$FindBin::RealBin/c/break_call.c", '-ldl' ])
-  or BAIL_OUT('could not compile the library that kills');
+my $killer = call_breaker();
 
 my $node = new_node('primary', conf => "wal_keep_size = 4GB\nrestart_after_crash = on");
 $node->safe_psql('postgres', <<'EOS');

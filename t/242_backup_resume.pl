@@ -12,10 +12,7 @@ use PtrackClient;
 use PtrackTest;
 use Test::More;
 
-my $killer = PostgreSQL::Test::Utils::tempdir() . '/break_call.so';
-run_log([ $ENV{CC} // 'cc', '-shared', '-fPIC', '-Wall', '-Werror', '-o', $killer,
-		"$FindBin::RealBin/c/break_call.c", '-ldl' ])
-  or BAIL_OUT('could not compile the library that kills');
+my $killer = call_breaker();
 
 my $node = new_node('primary', conf => 'wal_keep_size = 1GB');
 my $places = PostgreSQL::Test::Utils::tempdir();

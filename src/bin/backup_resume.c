@@ -336,6 +336,7 @@ sweep(const BackupPlan *plan, const char *path)
 	{
 		char		below[MAXPGPATH];
 		struct stat st;
+		bool		leads;
 
 		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0)
 			continue;
@@ -344,11 +345,12 @@ sweep(const BackupPlan *plan, const char *path)
 		if (lstat(full, &st) != 0)
 			fatal("could not stat file \"%s\": %m", full);
 		/* The only links that are made are those of tablespaces. */
-		if (S_ISDIR(st.st_mode) || S_ISLNK(st.st_mode))
+		leads = S_ISDIR(st.st_mode) || S_ISLNK(st.st_mode);
+		if (leads)
 			sweep(plan, below);
-		if (S_ISDIR(st.st_mode) ? !is_directory(plan, below) && rmdir(full) != 0
-			: S_ISLNK(st.st_mode) ? !is_directory(plan, below) && unlink(full) != 0
-			: !is_kept(plan, below) && unlink(full) != 0)
+		if (leads ? is_directory(plan, below) : is_kept(plan, below))
+			continue;
+		if ((S_ISDIR(st.st_mode) ? rmdir(full) : unlink(full)) != 0)
 			fatal("could not remove file \"%s\": %m", full);
 	}
 	if (errno != 0)

@@ -19,7 +19,7 @@ our @EXPORT = qw(replays_redo_points need_replayed_redo_points need_hooks new_no
   base_copy refresh_node compare_copy compare_recovered fails_like summary_files summary_crc
   write_summary summary_points change_summary_times
   stretch_summaries make_huge_table log_since poll_until worker_pid run_regress
-  run_c_test);
+  run_c_test call_breaker);
 
 # The major version that is tested.
 my ($major) = `pg_config --version` =~ /(\d+)/;
@@ -494,6 +494,18 @@ sub run_regress
 		"--inputdir=$top", "--outputdir=$output",
 		# Before 16, that is where the input is.
 		($major >= 16 ? "--expecteddir=$top" : ()), @tests ]);
+}
+
+# Compiles c/break_call.c, for LD_PRELOAD; returns its path.
+sub call_breaker
+{
+	my $library = PostgreSQL::Test::Utils::tempdir() . '/break_call.so';
+
+	run_log([
+		$ENV{CC} // 'cc', '-shared', '-fPIC', '-Wall', '-Werror', '-o', $library,
+		"$FindBin::RealBin/c/break_call.c", '-ldl' ])
+	  or BAIL_OUT('could not compile the library that breaks calls');
+	return $library;
 }
 
 # Compiles a program of c/, which includes the sources that it tests and prints
