@@ -4,6 +4,8 @@ SELECT * FROM ptrack_get_pagemapset(NULL);
 SELECT * FROM ptrack_get_blocks(NULL);
 SELECT * FROM ptrack_get_change_stat(NULL);
 SELECT * FROM ptrack_changed_blocks(NULL);
+SELECT * FROM ptrack_report(NULL);
+SELECT * FROM ptrack_changed_forks(NULL);
 SELECT ptrack_get_block(NULL, 0);
 SELECT ptrack_get_block('base/1/1259', NULL);
 -- before coverage
@@ -11,9 +13,12 @@ SELECT * FROM ptrack_get_pagemapset('0/0');
 SELECT * FROM ptrack_get_blocks('0/1');
 SELECT * FROM ptrack_get_change_stat('0/28');
 SELECT * FROM ptrack_changed_blocks('0/28');
+SELECT * FROM ptrack_report('0/28');
 -- in the future
 SELECT * FROM ptrack_get_pagemapset('FFFFFFFF/0');
 SELECT * FROM ptrack_changed_blocks(ptrack_init_lsn(), 'FFFFFFFF/0');
+SELECT * FROM ptrack_report('FFFFFFFF/0');
+SELECT * FROM ptrack_changed_forks(ptrack_init_lsn(), 'FFFFFFFF/0');
 -- no redo point, before coverage, in the future
 SELECT ptrack_lineage(pg_current_wal_insert_lsn());
 SELECT ptrack_lineage('0/28');
@@ -26,13 +31,20 @@ SELECT * FROM ptrack_get_pagemapset(:'redo', '00000000-0000-0000-0000-0000000000
 SELECT * FROM ptrack_get_blocks(:'redo', '00000000-0000-0000-0000-000000000000');
 SELECT * FROM ptrack_get_change_stat(:'redo', '00000000-0000-0000-0000-000000000000');
 SELECT * FROM ptrack_changed_blocks(:'redo', NULL, '00000000-0000-0000-0000-000000000000');
+SELECT * FROM ptrack_report(:'redo', '00000000-0000-0000-0000-000000000000');
+SELECT * FROM ptrack_changed_forks(:'redo', NULL, NULL, '00000000-0000-0000-0000-000000000000');
 SELECT * FROM ptrack_get_pagemapset(:'redo', NULL);
+SELECT * FROM ptrack_report(:'redo', NULL);
 SELECT * FROM ptrack_changed_blocks(:'redo', NULL, NULL);
 -- the wrong way round
 SELECT * FROM ptrack_changed_blocks(pg_current_wal_lsn(), ptrack_init_lsn());
+SELECT * FROM ptrack_changed_forks(pg_current_wal_lsn(), ptrack_init_lsn());
 
 \set VERBOSITY default
 \set SHOW_CONTEXT never
+-- regions
+SELECT * FROM ptrack_changed_forks(ptrack_init_lsn(), NULL, 0);
+SELECT * FROM ptrack_changed_forks(ptrack_init_lsn(), NULL, 1025);
 -- paths
 SELECT ptrack_get_block('../postgresql.conf', 0);
 SELECT ptrack_get_block('base/../base/1/1259', 0);
@@ -59,6 +71,25 @@ SELECT ptrack_get_block('PG_VERSION', 0);
 SELECT ptrack_get_block('pg_wal/000000010000000000000001', 0);
 SELECT ptrack_get_block('base/1/1259', -1);
 SELECT ptrack_get_block('base/1/1259', 9223372036854775807) IS NULL AS past_end;
+-- contents of files
+SELECT ptrack_backup_read(NULL, 0, 8192, NULL);
+SELECT ptrack_backup_read(ARRAY['PG_VERSION', NULL], 0, 8192, NULL);
+SELECT ptrack_backup_read(ARRAY[['PG_VERSION'], ['PG_VERSION']], 0, 8192, NULL);
+SELECT ptrack_backup_read(ARRAY['PG_VERSION'], NULL, 8192, NULL);
+SELECT ptrack_backup_read(ARRAY['PG_VERSION'], 0, NULL, NULL);
+SELECT ptrack_backup_read(ARRAY['PG_VERSION'], -8192, 8192, NULL);
+SELECT ptrack_backup_read(ARRAY['PG_VERSION'], 1, 8192, NULL);
+SELECT ptrack_backup_read(ARRAY['PG_VERSION'], 0, -1, NULL);
+SELECT ptrack_backup_read(ARRAY['/etc/passwd'], 0, 8192, NULL);
+SELECT ptrack_backup_read(ARRAY['../outside'], 0, 8192, NULL);
+SELECT ptrack_backup_read(ARRAY['base/../../outside'], 0, 8192, NULL);
+SELECT ptrack_backup_read(ARRAY[''], 0, 8192, NULL);
+SELECT ptrack_backup_read(ARRAY['base'], 0, 8192, NULL);
+SELECT ptrack_backup_read_blocks(ARRAY['PG_VERSION'], NULL, '{0}', NULL);
+SELECT ptrack_backup_read_blocks(ARRAY['PG_VERSION'], '{}', '{0}', NULL);
+SELECT ptrack_backup_read_blocks(ARRAY['PG_VERSION'], ARRAY[''::bytea], '{0, 0}', NULL);
+SELECT ptrack_backup_read_blocks(ARRAY['../outside'], ARRAY[''::bytea], '{0}', NULL);
+SELECT count(*) FROM ptrack_backup_read('{}', 0, 8192, NULL);
 -- progress of backups
 SELECT ptrack_backup_progress('sleeping');
 SELECT ptrack_backup_progress('listing files', -1);

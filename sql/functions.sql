@@ -40,12 +40,35 @@ FROM ptrack_changed_blocks(:'start') WHERE relfilenode = pg_relation_filenode('t
 	AND reldatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
 ORDER BY 1, 2;
 
+-- The same by relation.
+SELECT datname = current_database() AS here, reltablespace, relation, fork, changed_blocks, increment_blocks, blocks, limit_block
+FROM ptrack_report(:'start') WHERE relation IN ('t'::regclass, 't_pkey'::regclass) ORDER BY relation, fork;
+SELECT count(*) FROM ptrack_report(:'start', :'lineage') WHERE relation = 't'::regclass;
+
 -- In the range that ended before, the table was made.
 SELECT relforknumber, relblocknumber, is_limit_block
 FROM ptrack_changed_blocks(ptrack_init_lsn(), :'start')
 WHERE relfilenode = pg_relation_filenode('t') AND is_limit_block
 ORDER BY 1, 2;
 SELECT count(*) FROM ptrack_changed_blocks(:'start', :'start');
+SELECT relforknumber, changed_blocks, blocks, limit_block, region_blocks, region_changed
+FROM ptrack_changed_forks(ptrack_init_lsn(), :'start', 16) WHERE relfilenode = pg_relation_filenode('t') ORDER BY 1;
+SELECT count(*) FROM ptrack_changed_forks(:'start', :'start');
+
+-- Everything since coverage began, the database among it: each fork has as many blocks as there are
+-- rows for it, and the sum of its regions; increments are what the page map holds.
+SELECT count(*) > 10 AS some, count(*) FILTER (WHERE relfilenode = 0) > 0 AS databases,
+	count(*) FILTER (WHERE relforknumber IS NULL OR changed_blocks IS NULL OR region_blocks IS NULL) =
+		count(*) FILTER (WHERE relfilenode = 0) AS uncounted,
+	count(*) FILTER (WHERE relfilenode <> 0 AND (changed_blocks, limit_block) IS DISTINCT FROM (marked, least)) AS different_blocks,
+	count(*) FILTER (WHERE changed_blocks <> coalesce((SELECT sum(n) FROM unnest(region_changed) n), 0)) AS different_regions
+FROM ptrack_changed_forks(ptrack_init_lsn(), NULL, 7) f FULL JOIN
+	(SELECT relfilenode, reltablespace, reldatabase, relforknumber, count(*) FILTER (WHERE NOT is_limit_block) AS marked,
+		min(relblocknumber) FILTER (WHERE is_limit_block) AS least
+	FROM ptrack_changed_blocks(ptrack_init_lsn()) WHERE relfilenode <> 0 GROUP BY 1, 2, 3, 4) b
+	USING (relfilenode, reltablespace, reldatabase, relforknumber);
+SELECT sum(increment_blocks) = pages AS increment FROM ptrack_changed_forks(ptrack_init_lsn()), ptrack_get_change_stat(ptrack_init_lsn()) GROUP BY pages;
+SELECT min(lsn) = ptrack_init_lsn() AS first, bool_or(reached <= now()) AS reached FROM ptrack_redo_points();
 
 -- Truncation: only the blocks below the new end existed before.
 TRUNCATE t;
@@ -79,27 +102,38 @@ DROP TABLE t;
 SELECT count(*) FROM ptrack_get_pagemapset(:'start') WHERE path = :'path';
 SELECT relforknumber, relblocknumber FROM ptrack_changed_blocks(:'start')
 WHERE relfilenode = :node AND is_limit_block ORDER BY 1;
+SELECT relation, fork, increment_blocks, coalesce(blocks, 0) AS blocks, limit_block FROM ptrack_report(:'start')
+WHERE relfilenode = :node AND datname = current_database() ORDER BY fork;
 
 -- Unlogged relations: their init forks only.
 CREATE UNLOGGED TABLE u (id int PRIMARY KEY);
 INSERT INTO u SELECT generate_series(1, 1000);
 SELECT replace(path, pg_relation_filepath('u_pkey'), 'u_pkey') FROM ptrack_get_pagemapset(:'start')
 WHERE path LIKE pg_relation_filepath('u_pkey') || '%' OR path LIKE pg_relation_filepath('u') || '%';
+SELECT relation, fork, increment_blocks FROM ptrack_report(:'start') WHERE relation IN ('u'::regclass, 'u_pkey'::regclass)
+	AND fork <> 'vm' ORDER BY relation, fork;
 DROP TABLE u;
 
 -- What follows WAL publishes a little later than the checkpoint.
 DO $$
 BEGIN
 	FOR i IN 1 .. 1000 LOOP
-		EXIT WHEN (SELECT summaries > 1 FROM pg_stat_ptrack);
+		EXIT WHEN (SELECT summaries > 1 AND flushed_lsn = redo_lsn FROM pg_stat_ptrack, pg_control_checkpoint());
 		PERFORM pg_sleep(0.01);
 	END LOOP;
 END $$;
 
 SELECT engine IN ('hooks', 'wal') AS engine, coverage_start = ptrack_init_lsn() AS start, coverage_end > :'start' AS "end",
+	flushed_lsn BETWEEN :'start' AND coverage_end AS flushed,
 	map_size > 64 * 1024 * 1024 AS size, map_used > 0 AS used, summaries > 1 AS summaries,
-	summary_bytes > 200 AS bytes, flushes > 0 AS flushes, flush_failures, last_flush_ms > 0 AS time,
-	gaps, overflows, scan_lag >= 0 AS scan_lag
+	summary_bytes > 200 AS bytes, gaps, flushes > 0 AS flushes, flush_failures, overflows,
+	last_flush BETWEEN pg_postmaster_start_time() AND clock_timestamp() AS last, last_flush_ms > 0 AS time,
+	scan_lag >= 0 AS scan_lag, worker_pid > 0 AS worker, stats_reset < last_flush AS since
+FROM pg_stat_ptrack;
+
+-- What is counted begins anew; what is so stays.
+SELECT ptrack_stat_reset();
+SELECT flushes, flush_failures, overflows, stats_reset > last_flush AS since, summaries > 1 AS summaries, last_flush_ms > 0 AS time
 FROM pg_stat_ptrack;
 
 -- Progress of a backup: what is read counts while files are streamed, a file once.

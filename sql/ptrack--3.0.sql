@@ -146,20 +146,155 @@ LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10000;
 COMMENT ON FUNCTION ptrack_get_blocks(pg_lsn, uuid) IS
 'contents of all blocks changed since an LSN of that lineage';
 
+/*
+ * How much changed, where and when: rows for forks, not for blocks.
+ */
+CREATE FUNCTION ptrack_changed_forks(
+	start_lsn pg_lsn,
+	end_lsn pg_lsn DEFAULT NULL,
+	regions integer DEFAULT NULL,
+	OUT relfilenode oid,
+	OUT reltablespace oid,
+	OUT reldatabase oid,
+	OUT relforknumber int2,
+	OUT changed_blocks int8,
+	OUT increment_blocks int8,
+	OUT blocks int8,
+	OUT limit_block int8,
+	OUT region_blocks int8,
+	OUT region_changed int8[])
+RETURNS SETOF record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1000;
+
+COMMENT ON FUNCTION ptrack_changed_forks(pg_lsn, pg_lsn, integer) IS
+'relation forks changed by WAL of a range of LSNs, and how much of each';
+
+CREATE FUNCTION ptrack_changed_forks(
+	start_lsn pg_lsn,
+	end_lsn pg_lsn,
+	regions integer,
+	lineage uuid,
+	OUT relfilenode oid,
+	OUT reltablespace oid,
+	OUT reldatabase oid,
+	OUT relforknumber int2,
+	OUT changed_blocks int8,
+	OUT increment_blocks int8,
+	OUT blocks int8,
+	OUT limit_block int8,
+	OUT region_blocks int8,
+	OUT region_changed int8[])
+RETURNS SETOF record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1000;
+
+COMMENT ON FUNCTION ptrack_changed_forks(pg_lsn, pg_lsn, integer, uuid) IS
+'relation forks changed by WAL of a range that starts at an LSN of that lineage, and how much of each';
+
+CREATE FUNCTION ptrack_redo_points(
+	OUT lsn pg_lsn,
+	OUT reached timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 100;
+
+COMMENT ON FUNCTION ptrack_redo_points() IS
+'redo points up to which changes are told apart from those after it';
+
+/* What relation a file is of: known of this database, and of what all share. */
+CREATE FUNCTION ptrack_relation(database oid, tablespace oid, relfilenode oid)
+RETURNS regclass
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN CASE
+	WHEN database OPERATOR(pg_catalog.=) 0 OR database OPERATOR(pg_catalog.=)
+		(SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+	THEN pg_catalog.pg_filenode_relation(tablespace, relfilenode)
+END;
+
+COMMENT ON FUNCTION ptrack_relation(oid, oid, oid) IS
+'relation whose file that is, if it is of this database or shared';
+
+CREATE FUNCTION ptrack_fork_name(fork int2)
+RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ('{main,fsm,vm,init}'::text[])[fork OPERATOR(pg_catalog.+) 1];
+
+COMMENT ON FUNCTION ptrack_fork_name(int2) IS
+'name of a fork';
+
+CREATE FUNCTION ptrack_report(
+	start_lsn pg_lsn,
+	OUT reldatabase oid,
+	OUT datname name,
+	OUT reltablespace oid,
+	OUT relfilenode oid,
+	OUT relation regclass,
+	OUT fork text,
+	OUT changed_blocks int8,
+	OUT increment_blocks int8,
+	OUT blocks int8,
+	OUT limit_block int8)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL RESTRICTED ROWS 1000
+BEGIN ATOMIC
+	SELECT f.reldatabase, d.datname, f.reltablespace, f.relfilenode,
+		ptrack_relation(f.reldatabase, f.reltablespace, f.relfilenode),
+		ptrack_fork_name(f.relforknumber),
+		f.changed_blocks, f.increment_blocks, f.blocks, f.limit_block
+	FROM ptrack_changed_forks(start_lsn) f
+		LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) f.reldatabase;
+END;
+
+COMMENT ON FUNCTION ptrack_report(pg_lsn) IS
+'relation forks changed since an LSN, by name, and how much of each';
+
+CREATE FUNCTION ptrack_report(
+	start_lsn pg_lsn,
+	lineage uuid,
+	OUT reldatabase oid,
+	OUT datname name,
+	OUT reltablespace oid,
+	OUT relfilenode oid,
+	OUT relation regclass,
+	OUT fork text,
+	OUT changed_blocks int8,
+	OUT increment_blocks int8,
+	OUT blocks int8,
+	OUT limit_block int8)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL RESTRICTED ROWS 1000
+BEGIN ATOMIC
+	SELECT f.reldatabase, d.datname, f.reltablespace, f.relfilenode,
+		ptrack_relation(f.reldatabase, f.reltablespace, f.relfilenode),
+		ptrack_fork_name(f.relforknumber),
+		f.changed_blocks, f.increment_blocks, f.blocks, f.limit_block
+	FROM ptrack_changed_forks(start_lsn, NULL, NULL, lineage) f
+		LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) f.reldatabase;
+END;
+
+COMMENT ON FUNCTION ptrack_report(pg_lsn, uuid) IS
+'relation forks changed since an LSN of that lineage, by name, and how much of each';
+
 CREATE FUNCTION ptrack_stat(
 	OUT engine text,
 	OUT coverage_start pg_lsn,
 	OUT coverage_end pg_lsn,
+	OUT flushed_lsn pg_lsn,
 	OUT map_size bigint,
 	OUT map_used bigint,
 	OUT summaries bigint,
 	OUT summary_bytes bigint,
+	OUT gaps bigint,
 	OUT flushes bigint,
 	OUT flush_failures bigint,
-	OUT last_flush_ms double precision,
-	OUT gaps bigint,
 	OUT overflows bigint,
-	OUT scan_lag bigint)
+	OUT last_flush timestamptz,
+	OUT last_flush_ms double precision,
+	OUT scan_lag bigint,
+	OUT worker_pid integer,
+	OUT worker_wait text,
+	OUT stats_reset timestamptz)
 RETURNS record
 AS 'MODULE_PATHNAME'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED;
@@ -171,6 +306,14 @@ CREATE VIEW pg_stat_ptrack AS
 	SELECT * FROM ptrack_stat();
 
 GRANT SELECT ON pg_stat_ptrack TO PUBLIC;
+
+CREATE FUNCTION ptrack_stat_reset()
+RETURNS void
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION ptrack_stat_reset() IS
+'sets what pg_stat_ptrack counts to zero';
 
 CREATE FUNCTION ptrack_scans(
 	OUT pid integer,
@@ -290,9 +433,15 @@ REVOKE ALL ON FUNCTION ptrack_changed_blocks(pg_lsn, pg_lsn) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_get_pagemapset(pg_lsn, uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_get_change_stat(pg_lsn, uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_changed_blocks(pg_lsn, pg_lsn, uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_changed_forks(pg_lsn, pg_lsn, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_changed_forks(pg_lsn, pg_lsn, integer, uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_redo_points() FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_report(pg_lsn) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_report(pg_lsn, uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_get_block(text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_get_blocks(pg_lsn) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_get_blocks(pg_lsn, uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ptrack_stat_reset() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_await_summary(pg_lsn, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_backup_files() FROM PUBLIC;
 REVOKE ALL ON FUNCTION ptrack_backup_read(text[], bigint, bigint, pg_lsn) FROM PUBLIC;
@@ -306,3 +455,8 @@ GRANT EXECUTE ON FUNCTION ptrack_changed_blocks(pg_lsn, pg_lsn) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION ptrack_get_pagemapset(pg_lsn, uuid) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION ptrack_get_change_stat(pg_lsn, uuid) TO pg_monitor;
 GRANT EXECUTE ON FUNCTION ptrack_changed_blocks(pg_lsn, pg_lsn, uuid) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION ptrack_changed_forks(pg_lsn, pg_lsn, integer) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION ptrack_changed_forks(pg_lsn, pg_lsn, integer, uuid) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION ptrack_redo_points() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION ptrack_report(pg_lsn) TO pg_monitor;
+GRANT EXECUTE ON FUNCTION ptrack_report(pg_lsn, uuid) TO pg_monitor;

@@ -5,6 +5,8 @@
 #ifndef PTRACK_ARGUMENTS_H
 #define PTRACK_ARGUMENTS_H
 
+#include "access/xlogdefs.h"
+#include "common/summary_format.h"
 #include "fmgr.h"
 
 /*
@@ -18,5 +20,9 @@ require_argument(FunctionCallInfo fcinfo, int n, const char *name)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"%s\" must not be null", name)));
 }
+
+extern XLogRecPtr lsn_argument(FunctionCallInfo fcinfo, int n, const char *name);
+extern XLogRecPtr end_argument(FunctionCallInfo fcinfo, int n, XLogRecPtr start);
+extern const Lineage *lineage_argument(FunctionCallInfo fcinfo, int n);
 
 #endif							/* PTRACK_ARGUMENTS_H */

@@ -30,7 +30,7 @@
 #include "utils/lsyscache.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
+#include "wait_events.h"
 #include "worker.h"
 
 PG_FUNCTION_INFO_V1(ptrack_backup_files);
@@ -213,23 +213,22 @@ ptrack_backup_read_blocks(PG_FUNCTION_ARGS)
 Datum
 ptrack_await_summary(PG_FUNCTION_ARGS)
 {
-	TimestampTz began = GetCurrentTimestamp();
 	XLogRecPtr	lsn;
-	int			seconds;
+	TimestampTz deadline;
 
 	require_argument(fcinfo, 0, "lsn");
 	require_argument(fcinfo, 1, "seconds");
 	lsn = PG_GETARG_LSN(0);
-	seconds = PG_GETARG_INT32(1);
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) PG_GETARG_INT32(1) * 1000);
 	tracking_require();
 	publish_check_start();
 	while (map_get_start() < lsn)
 	{
-		if (TimestampDifferenceExceeds(began, GetCurrentTimestamp(), seconds * 1000))
+		if (GetCurrentTimestamp() >= deadline)
 			PG_RETURN_BOOL(false);
 		worker_wake();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20,
-						 PG_WAIT_EXTENSION);
+						 wait_event(WAIT_SUMMARY_READY));
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}

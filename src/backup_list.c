@@ -18,6 +18,7 @@
 #include "common/relpath.h"
 #include "miscadmin.h"
 #include "common/file_utils.h"
+#include "relation_files.h"
 #include "storage/fd.h"
 #include "summary_store.h"
 
@@ -123,19 +124,6 @@ add_entry(const Listing *listing, BackupKind kind, const char *path, const struc
 	listing->add(listing->arg, &entry);
 }
 
-/* False if it is gone. */
-static bool
-stat_path(const char *path, struct stat *st, int (*how) (const char *, struct stat *))
-{
-	if (how(path, st) == 0)
-		return true;
-	if (errno != ENOENT)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not stat file \"%s\": %m", path)));
-	return false;
-}
-
 static void list_directory(const Listing *listing, const char *path);
 
 static void
@@ -165,7 +153,7 @@ list_entry(const Listing *listing, const char *directory, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_NAME_TOO_LONG),
 				 errmsg("path of file \"%s\" in \"%s\" is too long", name, directory)));
-	if (!stat_path(path, &st, lstat))
+	if (!stat_existing(path, &st, lstat))
 		return;
 	if (S_ISLNK(st.st_mode) && strcmp(directory, "pg_tblspc") == 0)
 		list_link(listing, path, &st);
@@ -176,7 +164,8 @@ list_entry(const Listing *listing, const char *directory, const char *name)
 	}
 	else if (!S_ISREG(st.st_mode))
 		ereport(WARNING,
-				(errmsg("skipping special file or directory \"%s\"", path)));
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("skipping special file or directory \"%s\"", path)));
 	else if (strcmp(directory, "pg_wal") != 0)
 		add_entry(listing, BACKUP_FILE, path, &st, NULL);
 }
@@ -191,6 +180,8 @@ list_directory(const Listing *listing, const char *path)
 	check_stack_depth();
 	if (is_one_of(path, empty_directories, lengthof(empty_directories)))
 		return;
+	if (is_tablespace(path))
+		require_tablespace(path);
 	dir = AllocateDir(path);
 	if (dir == NULL && errno == ENOENT)
 		return;

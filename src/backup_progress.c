@@ -190,7 +190,8 @@ check_role(void)
 	backup_progress_leave();
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("permission denied to join a backup of another role")));
+			 errmsg("permission denied to join a backup of another role"),
+			 errhint("Connect as the role that makes the backup, or as a member of it.")));
 }
 
 /*

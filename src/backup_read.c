@@ -18,14 +18,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "access/xlog_internal.h"
 #include "backup_progress.h"
 #include "backup_read.h"
+#include "common/safe_path.h"
 #include "miscadmin.h"
 #include "port/pg_bswap.h"
 #include "relation_files.h"
 #include "storage/bufpage.h"
 #include "storage/checksum.h"
 #include "storage/fd.h"
+#include "storage/lwlock.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 
@@ -162,12 +165,21 @@ read_at(const BackupReader *reader, char *to, Size len, uint64 offset)
 	return done;
 }
 
-/* The same, and zeros after the end. */
+/*
+ * The same, and zeros after the end.  No WAL makes the control file right, so it is
+ * not read while it is written.
+ */
 static void
 read_padded(const BackupReader *reader, char *to, Size len, uint64 offset)
 {
-	Size		got = read_at(reader, to, len, offset);
+	bool		control = strcmp(reader->request->path, XLOG_CONTROL_FILE) == 0;
+	Size		got;
 
+	if (control)
+		LWLockAcquire(ControlFileLock, LW_SHARED);
+	got = read_at(reader, to, len, offset);
+	if (control)
+		LWLockRelease(ControlFileLock);
 	memset(to + got, 0, len - got);
 }
 
@@ -212,7 +224,7 @@ read_ahead(const BackupReader *reader, uint64 offset, uint64 len)
 static void
 check_path(const char *path)
 {
-	if (path[0] == '\0' || is_absolute_path(path) || path_contains_parent_reference(path))
+	if (!path_is_safe(path))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"%s\" is not the path of a file of the data directory", path)));
@@ -228,7 +240,10 @@ open_file(BackupReader *reader, struct stat *st)
 	check_path(path);
 	fd = BasicOpenFile(path, O_RDONLY | O_NOFOLLOW | PG_BINARY);
 	if (fd < 0 && errno == ENOENT)
+	{
+		require_tablespace(path);
 		return false;
+	}
 	if (fd < 0)
 		ereport(ERROR,
 				(errcode_for_file_access(),

@@ -11,6 +11,11 @@
  * query takes the short summaries, so that the end of its range is as close; who
  * merges takes the long ones.
  *
+ * A summary waits from when the search has come down to its end, until it fits, or
+ * no redo point inside it is left that it might fit at.  Few wait at a time, and
+ * what was attached is kept in a heap by where it starts: so the search takes little
+ * more time for each of many summaries than for each of few.
+ *
  * A summary counts if it is undamaged, if the lineage that it has for that redo
  * point is the one that was come to it with, and if this server's timelines
  * agree.  All of that says that it tells of this history up to there.  It may
@@ -25,56 +30,50 @@
 #include "chain.h"
 #include "miscadmin.h"
 
-static void
-add_point(Chain *chain, const ChainPoint *point)
+/*
+ * Which summary's start is gone on from first: the higher one's; and of those that
+ * start together, that one's alone.  One that was attached later, was so lower
+ * down: in shorter steps.
+ */
+static int
+start_cmp(Datum a, Datum b, void *arg)
 {
-	for (int i = 0; i < chain->npoints; i++)
-	{
-		if (chain->points[i].lsn != point->lsn || point->any_lineage)
-			continue;
+	const ChainFile *x = (const ChainFile *) DatumGetPointer(a);
+	const ChainFile *y = (const ChainFile *) DatumGetPointer(b);
+	bool		later = x->above != y->above ? x->above > y->above : x > y;
 
-		/*
-		 * A way that is found later comes from a lower point: in shorter
-		 * steps.
-		 */
-		if (chain->finest && !chain->points[i].done)
-			chain->points[i] = *point;
-		return;
-	}
-	if (chain->npoints == chain->room)
-	{
-		chain->room *= 2;
-		chain->points = repalloc_array(chain->points, ChainPoint, chain->room);
-	}
-	chain->points[chain->npoints++] = *point;
+	if (x->summary.start != y->summary.start)
+		return x->summary.start > y->summary.start ? 1 : -1;
+	return later == ((const Chain *) arg)->finest ? 1 : -1;
 }
 
 /*
  * Begins a search at the redo point that the live map begins at, with its
- * lineage; or at any LSN, if that is NULL.  All memory is of the current
- * context.
+ * lineage.  finest: go by many short summaries, not by few long ones.  All memory
+ * is of the current context.
  */
 void
 chain_begin(Chain *chain, const StoreList *list, List *history,
-			XLogRecPtr live, const Lineage *lineage)
+			XLogRecPtr live, const Lineage *lineage, bool finest)
 {
 	ChainPoint	first = {0};
 
 	first.lsn = live;
 	first.file = first.above = -1;
-	if (lineage)
-		first.lineage = *lineage;
-	else
-		first.any_lineage = true;
+	first.lineage = *lineage;
 	memset(chain, 0, sizeof(*chain));
 	chain->history = history;
+	chain->finest = finest;
 	chain->files = palloc0_array(ChainFile, Max(list->count, 1));
-	chain->nfiles = list->count;
+	chain->nfiles = chain->nbefore = list->count;
 	for (int i = 0; i < list->count; i++)
 		chain->files[i].summary = list->summaries[i];
-	chain->room = 64;
-	chain->points = palloc_array(ChainPoint, chain->room);
-	add_point(chain, &first);
+	slist_init(&chain->waiting);
+	chain->frontier = binaryheap_allocate(Max(list->count, 1), start_cmp, chain);
+
+	/* At most one where each starts, and one where each ends, before a gap. */
+	chain->points = palloc_array(ChainPoint, 2 * list->count + 1);
+	chain->points[chain->npoints++] = first;
 }
 
 /*
@@ -96,67 +95,98 @@ in_history(const RedoPoint *point, List *history)
 	return history == NIL;
 }
 
-/* What the summary has for that redo point; NULL if nothing that fits. */
-static const RedoPoint *
-fitting_point(const Chain *chain, const ChainFile *file, const ChainPoint *at)
+/*
+ * Does the summary have that redo point, with what it was come to?  It is asked
+ * for points in descending order.
+ */
+static bool
+fits(const Chain *chain, ChainFile *file, const ChainPoint *at)
 {
-	for (int i = 0; i < file->info.npoints; i++)
-	{
-		const RedoPoint *point = &file->info.points[i];
+	const RedoPoint *point;
 
-		if (point->lsn == at->lsn)
-			return in_history(point, chain->history) &&
-				(at->any_lineage ||
-				 memcmp(&point->lineage, &at->lineage, sizeof(Lineage)) == 0) ?
-				point : NULL;
-	}
-	return NULL;
+	while (file->nleft > 0 && file->info.points[file->nleft - 1].lsn > at->lsn)
+		file->nleft--;
+	if (file->nleft == 0)
+		return false;
+	point = &file->info.points[file->nleft - 1];
+	return point->lsn == at->lsn && in_history(point, chain->history) &&
+		(at->any_lineage || memcmp(&point->lineage, &at->lineage, sizeof(Lineage)) == 0);
 }
 
-/* Goes on from a point by one summary, if that fits. */
-static void
-attach(Chain *chain, int above, int n)
+/*
+ * Goes on from the lowest point by one summary, if that fits.  Returns whether
+ * that is all there is to it; else, it may fit at a point further down.
+ */
+static bool
+attach(Chain *chain, ChainFile *file)
 {
-	ChainFile  *file = &chain->files[n];
-	ChainPoint	next = {0};
-	XLogRecPtr	lsn = chain->points[above].lsn;
+	const ChainPoint *point = &chain->points[chain_lowest(chain)];
 
 	if (!file->read)
 	{
 		file->verdict = store_check(&file->summary, &file->info);
+		file->nleft = file->verdict == STORE_GOOD ? file->info.npoints : 0;
 		file->read = true;
+	}
+	if (fits(chain, file, point))
+	{
+		file->attached = point->lsn;
+		file->above = chain_lowest(chain);
+		binaryheap_add(chain->frontier, PointerGetDatum(file));
+		return true;
 	}
 	if (file->verdict == STORE_GONE)
 		chain->vanished = true;
-	else if (file->verdict == STORE_GOOD &&
-			 fitting_point(chain, file, &chain->points[above]))
-	{
-		file->attached = lsn;
-		next.file = n;
-		next.above = above;
-		next.lsn = file->info.header.start;
-		next.lineage = file->info.header.start_lineage;
-		add_point(chain, &next);
-	}
-	else if (file->summary.end == lsn &&
+	else if (file->summary.end == point->lsn &&
 			 (file->verdict != STORE_GOOD ||
 			  in_history(&file->info.header.end, chain->history)))
-		chain->rejected = lsn;
+		chain->rejected = point->lsn;
+	return file->nleft == 0;
 }
 
-/* The highest point that was not gone on from; -1 if there is none. */
-static int
-highest_undone(const Chain *chain)
+/* Goes on from the lowest point by all summaries that it is the end of, or is in. */
+static void
+attach_all(Chain *chain)
 {
-	int			highest = -1;
+	ChainPoint *lowest = &chain->points[chain_lowest(chain)];
+	XLogRecPtr	lsn = lowest->lsn;
+	slist_mutable_iter iter;
 
-	for (int i = 0; i < chain->npoints; i++)
+	if (lowest->done)
+		return;
+	lowest->done = true;
+	while (chain->nbefore > 0 && chain->files[chain->nbefore - 1].summary.end >= lsn)
+		slist_push_head(&chain->waiting, &chain->files[--chain->nbefore].waiting);
+	slist_foreach_modify(iter, &chain->waiting)
 	{
-		if (!chain->points[i].done &&
-			(highest < 0 || chain->points[i].lsn > chain->points[highest].lsn))
-			highest = i;
+		ChainFile  *file = slist_container(ChainFile, waiting, iter.cur);
+
+		CHECK_FOR_INTERRUPTS();
+		if (file->summary.start >= lsn || attach(chain, file))
+			slist_delete_current(&iter);
 	}
-	return highest;
+}
+
+/* Comes to the next point, where an attached summary starts; false: there is none. */
+static bool
+next_point(Chain *chain)
+{
+	while (!binaryheap_empty(chain->frontier))
+	{
+		const ChainFile *file = (const ChainFile *)
+			DatumGetPointer(binaryheap_remove_first(chain->frontier));
+		ChainPoint	next = {0};
+
+		if (file->summary.start == chain->points[chain_lowest(chain)].lsn)
+			continue;
+		next.lsn = file->summary.start;
+		next.lineage = file->info.header.start_lineage;
+		next.file = file - chain->files;
+		next.above = file->above;
+		chain->points[chain->npoints++] = next;
+		return true;
+	}
+	return false;
 }
 
 /*
@@ -166,25 +196,12 @@ highest_undone(const Chain *chain)
 int
 chain_reach(Chain *chain, XLogRecPtr start)
 {
-	int			point;
-
-	while ((point = highest_undone(chain)) >= 0)
+	do
 	{
-		XLogRecPtr	lsn = chain->points[point].lsn;
-
-		if (lsn <= start)
-			return point;
-		for (int i = 0; i < chain->nfiles; i++)
-		{
-			const ChainFile *file = &chain->files[i];
-
-			CHECK_FOR_INTERRUPTS();
-			if (file->summary.start < lsn && lsn <= file->summary.end &&
-				XLogRecPtrIsInvalid(file->attached))
-				attach(chain, point, i);
-		}
-		chain->points[point].done = true;
-	}
+		if (chain->points[chain_lowest(chain)].lsn <= start)
+			return chain_lowest(chain);
+		attach_all(chain);
+	} while (next_point(chain));
 	return -1;
 }
 
@@ -194,14 +211,7 @@ chain_reach(Chain *chain, XLogRecPtr start)
 int
 chain_lowest(const Chain *chain)
 {
-	int			lowest = 0;
-
-	for (int i = 1; i < chain->npoints; i++)
-	{
-		if (chain->points[i].lsn < chain->points[lowest].lsn)
-			lowest = i;
-	}
-	return lowest;
+	return chain->npoints - 1;
 }
 
 /*
@@ -213,22 +223,17 @@ bool
 chain_over_gap(Chain *chain)
 {
 	ChainPoint	next = {0};
-	XLogRecPtr	lowest = chain->points[chain_lowest(chain)].lsn;
-	bool		rejected = chain->rejected == lowest;
+	bool		rejected = chain->rejected == chain->points[chain_lowest(chain)].lsn;
 
+	chain->rejected = InvalidXLogRecPtr;
+	if (chain->nbefore > 0)
+		next.lsn = chain->files[chain->nbefore - 1].summary.end;
+	if (XLogRecPtrIsInvalid(next.lsn))
+		return rejected;
 	next.any_lineage = true;
 	next.file = next.above = -1;
-	chain->rejected = InvalidXLogRecPtr;
-	for (int i = 0; i < chain->nfiles; i++)
-	{
-		const StoredSummary *summary = &chain->files[i].summary;
-
-		if (summary->end < lowest && summary->end > next.lsn)
-			next.lsn = summary->end;
-	}
-	if (!XLogRecPtrIsInvalid(next.lsn))
-		add_point(chain, &next);
-	return rejected || !XLogRecPtrIsInvalid(next.lsn);
+	chain->points[chain->npoints++] = next;
+	return true;
 }
 
 /*

@@ -26,7 +26,7 @@ struct ChangeMerge
 {
 	ChangeSource *sources;
 	int			nsources;
-	StoreReader *readers;
+	StoreReader **readers;
 	int			nreaders;
 	bool		begun;
 	binaryheap *heap;			/* of pointers to sources, least key first */
@@ -57,7 +57,7 @@ change_merge_create(int max_sources)
 	ChangeMerge *merge = palloc0_object(ChangeMerge);
 
 	merge->sources = palloc0_array(ChangeSource, Max(max_sources, 1));
-	merge->readers = palloc0_array(StoreReader, Max(max_sources, 1));
+	merge->readers = palloc_array(StoreReader *, Max(max_sources, 1));
 	merge->heap = binaryheap_allocate(Max(max_sources, 1), source_cmp, NULL);
 	merge->cleanup.func = close_on_reset;
 	merge->cleanup.arg = merge;
@@ -103,10 +103,10 @@ next_of_snapshot(void *arg, ChangeItem *item)
 bool
 change_merge_add_summary(ChangeMerge *merge, const StoredSummary *summary)
 {
-	StoreReader *reader = &merge->readers[merge->nreaders];
+	StoreReader *reader = palloc0_object(StoreReader);
 
 	reader->file = -1;
-	merge->nreaders++;
+	merge->readers[merge->nreaders++] = reader;
 	if (!store_open(reader, summary))
 		return false;
 	change_merge_add(merge, next_of_summary, reader);
@@ -183,6 +183,6 @@ void
 change_merge_close(ChangeMerge *merge)
 {
 	for (int i = 0; i < merge->nreaders; i++)
-		store_close(&merge->readers[i]);
+		store_close(merge->readers[i]);
 	merge->nreaders = 0;
 }

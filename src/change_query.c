@@ -12,7 +12,7 @@
  * what is in WAL from where ptrack's worker has come to.
  *
  * Summaries are merged and removed while queries run.  A query that finds one
- * gone while it plans starts anew; merged ones stay for a while (worker.c), so
+ * gone while it plans starts anew; merged ones stay for a while (tidy.c), so
  * that those that it has open can be read to their end.
  */
 #include "postgres.h"
@@ -26,6 +26,7 @@
 #include "change_merge.h"
 #include "change_query.h"
 #include "engine.h"
+#include "lineage.h"
 #include "miscadmin.h"
 #include "ptrack_map.h"
 #include "publish.h"
@@ -72,7 +73,8 @@ again(int *attempt)
 	if (++*attempt > MAX_ATTEMPTS)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("change summaries are removed faster than they can be read")));
+				 errmsg("change summaries are removed faster than they can be read"),
+				 errhint("Try again.")));
 }
 
 /* Lists the store, and begins a search in it.  False: it has to be begun anew. */
@@ -81,11 +83,10 @@ begin_chain(Chain *chain, StoreList *list, XLogRecPtr live, TimeLineID tli)
 {
 	Lineage		lineage;
 
-	if (!publish_lineage(live, &lineage))
+	if (!lineage_recent(live, &lineage))
 		return false;
 	store_list(list);
-	chain_begin(chain, list, readTimeLineHistory(tli), live, &lineage);
-	chain->finest = true;
+	chain_begin(chain, list, readTimeLineHistory(tli), live, &lineage, true);
 	return true;
 }
 
@@ -130,6 +131,65 @@ coverage_get(Coverage *coverage)
 		worker_wake();			/* somebody wants to know how far it is */
 	while (!try_coverage(coverage))
 		again(&attempt);
+}
+
+/* When the server came to the end of that way, if it is known at all. */
+static int64
+time_of_end(const Chain *chain, int point)
+{
+	const SummaryHeader *header;
+
+	if (point < 0)
+		return 0;
+	header = &chain->files[chain->points[point].file].info.header;
+	return header->end.lsn == chain->points[0].lsn ? header->end_time : 0;
+}
+
+/* Returns how many there are; -1: begin anew. */
+static int
+try_points(CoveragePoint **points)
+{
+	StoreList	list;
+	Chain		chain;
+	TimeLineID	tli;
+	XLogRecPtr	live = map_get_start();
+	int			latest = -1;
+	int			n = 0;
+
+	(void) current_end(&tli);
+	if (!begin_chain(&chain, &list, live, tli))
+		return -1;
+	(void) chain_reach(&chain, InvalidXLogRecPtr);
+	if (chain.vanished)
+		return -1;
+	*points = palloc_array(CoveragePoint, chain.npoints);
+	for (int i = chain_lowest(&chain); chain.points[i].file >= 0; i = chain.points[i].above)
+	{
+		(*points)[n].lsn = chain.points[i].lsn;
+		(*points)[n++].time = chain.files[chain.points[i].file].info.header.start_time;
+		latest = i;
+	}
+	(*points)[n].lsn = live;
+	(*points)[n++].time = time_of_end(&chain, latest);
+	return n;
+}
+
+/*
+ * The redo points that ranges can begin and end at without being widened: the
+ * ends of the summaries that queries go by, in ascending order.  What changed
+ * since the last one is in the live map.  Returns how many there are, in memory
+ * of the current context.
+ */
+int
+coverage_points(CoveragePoint **points)
+{
+	int			attempt = 0;
+	int			n;
+
+	publish_check_start();
+	while ((n = try_points(points)) < 0)
+		again(&attempt);
+	return n;
 }
 
 /*
@@ -234,7 +294,7 @@ scan_lineage(XLogRecPtr lsn, const FollowPosition *position,
 	publish_flush_wal(end);
 	if (!wal_scan_redo_point(from, lsn, end, tli, &sum))
 		return LINEAGE_UNKNOWN;
-	*lineage = publish_running_lineage(frozen, running, start, before + sum);
+	*lineage = lineage_of_running(frozen, running, start, before + sum);
 	return LINEAGE_KNOWN;
 }
 
@@ -259,8 +319,8 @@ try_lineage(XLogRecPtr lsn, Lineage *lineage, XLogRecPtr *known)
 		return LINEAGE_AGAIN;
 	if (lsn > live)
 	{
-		if (publish_live_lineage(&frozen, &running, &chain.points[0].lineage,
-								 lsn, lineage))
+		if (lineage_in_map(&frozen, &running, &chain.points[0].lineage,
+						   lsn, lineage))
 			return LINEAGE_KNOWN;
 		return follows ? scan_lineage(lsn, &position, &frozen, &running,
 									  &chain.points[0].lineage, lineage) : LINEAGE_UNKNOWN;
@@ -350,8 +410,11 @@ static bool
 open_sources(ChangeQuery *query, const Chain *chain, int point,
 			 const QueryRange *range, bool have_frozen)
 {
+	bool		beyond_wal = query->running.beyond_wal ||
+		(have_frozen && query->frozen.beyond_wal);
+
 	query->merge = change_merge_create(chain->npoints + 3);
-	if (range->start >= range->tail && range->start > publish_beyond_wal())
+	if (range->start >= range->tail && !beyond_wal)
 		return true;
 	for (; chain->points[point].file >= 0; point = chain->points[point].above)
 	{
@@ -407,7 +470,14 @@ try_begin(ChangeQuery *query, QueryRange *range)
 		range->tail = position.lsn;
 	}
 	map_snapshot_both(&query->frozen, &have_frozen, &query->running);
-	if (begin_chain(&chain, &list,
+
+	/*
+	 * If the map was cut in between, it may have been at a redo point that the
+	 * worker had passed: then it reads WAL before that position again, which
+	 * the new cycle need not have yet.
+	 */
+	if ((range->tail == PG_UINT64_MAX || position.cycle == query->running.cycle) &&
+		begin_chain(&chain, &list,
 					have_frozen ? query->frozen.start : query->running.start,
 					range->tli))
 	{

@@ -19,9 +19,18 @@ typedef struct Coverage
 	int			gaps;			/* places where their chain is broken */
 } Coverage;
 
+/* A redo point up to which, and from which on, changes are told apart. */
+typedef struct CoveragePoint
+{
+	XLogRecPtr	lsn;
+	int64		time;			/* when the server came to it, in seconds
+								 * since 1970; 0: not known */
+} CoveragePoint;
+
 typedef struct ChangeQuery ChangeQuery;
 
 extern void coverage_get(Coverage *coverage);
+extern int	coverage_points(CoveragePoint **points);
 extern void coverage_lineage(XLogRecPtr lsn, Lineage *lineage);
 
 extern ChangeQuery *change_query_begin(XLogRecPtr start, XLogRecPtr end,

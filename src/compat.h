@@ -28,6 +28,7 @@ typedef Oid RelFileNumber;
 #include "access/xlogrecovery.h"
 #include "port/atomics.h"
 #include "storage/proc.h"
+#include "utils/wait_event.h"
 
 #ifdef PG_HAVE_ATOMIC_U64_SIMULATION
 #error "ptrack needs native 64-bit atomic operations: simulated ones take locks"
@@ -131,6 +132,11 @@ relpathperm_by_value(RelFileLocator locator, ForkNumber fork)
 #define relpathperm(locator, fork)	relpathperm_by_value(locator, fork)
 #endif
 
+/* 17 gave names to what extensions wait for. */
+#if PG_VERSION_NUM < 170000
+#define WaitEventExtensionNew(name)	((void) (name), PG_WAIT_EXTENSION)
+#endif
+
 /*
  * Replication slots: 17 added failover and synchronization to what is to be said
  * of a new one, 18 whether an invalidated one may be acquired.
@@ -157,6 +163,17 @@ relpathperm_by_value(RelFileLocator locator, ForkNumber fork)
 #define last_registered_worker() \
 	(slist_is_empty(&BackgroundWorkerList) ? NULL : \
 	 slist_head_element(RegisteredBgWorker, rw_lnode, &BackgroundWorkerList))
+#endif
+
+/*
+ * Not to be seen outside of the library: what is executed for each WAL record
+ * reaches such a variable without a look into a table of addresses, as if it were
+ * static.
+ */
+#if __has_attribute(visibility)
+#define LIBRARY_ONLY __attribute__((visibility("hidden")))
+#else
+#define LIBRARY_ONLY
 #endif
 
 #endif							/* FRONTEND */

@@ -20,12 +20,17 @@
 #include "backup_progress.h"
 #include "catalog/pg_control.h"
 #include "core_hooks.h"
+#include "coverage_start.h"
 #include "engine.h"
 #include "fmgr.h"
 #include "hooks.h"
+#include "lineage.h"
+#include "map_mark.h"
 #include "miscadmin.h"
 #include "ptrack_map.h"
 #include "publish.h"
+#include "server_start.h"
+#include "statistics.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
@@ -33,10 +38,12 @@
 #include "utils/guc.h"
 #include "utils/memdebug.h"
 #include "utils/timestamp.h"
+#include "wait_events.h"
 #include "wal_follow.h"
+#include "wal_insert.h"
 #include "wal_reader.h"
-#include "wal_scan.h"
 #include "wal_records.h"
+#include "wal_scan.h"
 #include "wal_slot.h"
 #include "worker.h"
 
@@ -77,20 +84,29 @@ static bool redo_start_noted;	/* in the startup process */
  * WAL
  */
 
-/* A WAL insertion lock is held, in a critical section. */
+/*
+ * A WAL insertion lock is held, in a critical section.  What this executes is
+ * counted in bench/instructions.
+ */
 static void
 on_insert(const XLogRecData *rdata, XLogRecPtr start, XLogRecPtr end)
 {
 	const XLogRecord *record = (const XLogRecord *) rdata->data;
 
-	if (unlikely(previous_insert_hook))
-		previous_insert_hook(rdata, start, end);
-
 	/* What the checksum is of may have padding in it that nobody wrote. */
 	VALGRIND_MAKE_MEM_DEFINED(&record->xl_crc, sizeof(record->xl_crc));
 	map_note_sum(wal_fingerprint(record->xl_rmid, record->xl_info, start,
 								 record->xl_crc));
-	wal_insert_effects(rdata, &map_effects);
+	if (!wal_insert_is_known(rdata, map_is_marked))
+		wal_insert_effects(rdata, &map_effects);
+}
+
+/* The same, if there was a hook before. */
+static void
+on_insert_after(const XLogRecData *rdata, XLogRecPtr start, XLogRecPtr end)
+{
+	previous_insert_hook(rdata, start, end);
+	on_insert(rdata, start, end);
 }
 
 /* All WAL insertion locks are held, in a critical section. */
@@ -164,7 +180,7 @@ cut_at_redo_point(XLogReaderState *record)
 		return;
 	cut.redo = record->ReadRecPtr;
 	(void) GetCurrentReplayRecPtr(&cut.tli);
-	map_cut(cut.redo, &cut, publish_may_cut_redo(cut.redo));
+	map_cut(cut.redo, &cut, start_may_cut_redo(cut.redo));
 	worker_wake();
 }
 
@@ -180,7 +196,7 @@ redo_record(XLogReaderState *record)
 
 	if (!redo_start_noted)
 	{
-		publish_note_redo();
+		start_note_redo();
 
 		/* No restartpoint can have moved it yet. */
 		if (engine_marks_redo())
@@ -228,12 +244,16 @@ on_shmem_request(void)
 {
 	if (previous_shmem_request_hook)
 		previous_shmem_request_hook();
-	RequestAddinShmemSpace(add_size(map_shmem_size(map_size_setting),
-									add_size(publish_shmem_size(),
-											 add_size(follow_shmem_size(),
-													  add_size(worker_shmem_size(),
-															   add_size(scan_progress_shmem_size(),
-																		backup_progress_shmem_size()))))));
+	RequestAddinShmemSpace(map_shmem_size(map_size_setting));
+	RequestAddinShmemSpace(lineage_shmem_size());
+	RequestAddinShmemSpace(start_shmem_size());
+	RequestAddinShmemSpace(coverage_shmem_size());
+	RequestAddinShmemSpace(publish_shmem_size());
+	RequestAddinShmemSpace(follow_shmem_size());
+	RequestAddinShmemSpace(worker_shmem_size());
+	RequestAddinShmemSpace(scan_progress_shmem_size());
+	RequestAddinShmemSpace(backup_progress_shmem_size());
+	RequestAddinShmemSpace(statistics_shmem_size());
 	RequestNamedLWLockTranche(LWLOCK_TRANCHE, 3);
 }
 
@@ -247,12 +267,17 @@ on_shmem_startup(void)
 		previous_shmem_startup_hook();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	map_shmem_init(map_size_setting, &locks[0].lock, &locks[1].lock);
+	lineage_shmem_init();
+	start_shmem_init();
+	coverage_shmem_init();
 	publish_shmem_init(&locks[2].lock);
 	follow_shmem_init();
 	worker_shmem_init();
 	scan_progress_shmem_init();
 	backup_progress_shmem_init();
+	statistics_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
+	wait_events_init();
 	if (!IsUnderPostmaster)
 		store_remove_temporary();
 	take_redo_table();
@@ -345,7 +370,7 @@ static void
 install_core_hooks(void)
 {
 	previous_insert_hook = *insert_hook;
-	*insert_hook = on_insert;
+	*insert_hook = previous_insert_hook ? on_insert_after : on_insert;
 	previous_redo_hook = *redo_hook;
 	*redo_hook = on_redo_point;
 	previous_ckpt_hook = *ckpt_hook;
@@ -383,7 +408,8 @@ choose_engine(void)
 		ereport(WARNING,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("ptrack cannot use the hooks of this server and follows WAL instead"),
-				 errdetail("%s", problem)));
+				 errdetail("%s", problem),
+				 errhint("Build the server with the core patch that belongs to this version of ptrack, or set \"ptrack.engine\" to \"wal\".")));
 }
 
 static void

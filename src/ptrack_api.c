@@ -14,21 +14,16 @@
 #include "arguments.h"
 #include "changed_segments.h"
 #include "change_query.h"
-#include "engine.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "hooks.h"
 #include "miscadmin.h"
 #include "page_reader.h"
 #include "port/pg_bitutils.h"
-#include "ptrack_map.h"
-#include "publish.h"
-#include "scan_progress.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 #include "utils/pg_lsn.h"
 #include "utils/uuid.h"
-#include "wal_follow.h"
 
 PG_FUNCTION_INFO_V1(ptrack_version);
 PG_FUNCTION_INFO_V1(ptrack_init_lsn);
@@ -38,34 +33,10 @@ PG_FUNCTION_INFO_V1(ptrack_get_change_stat);
 PG_FUNCTION_INFO_V1(ptrack_changed_blocks);
 PG_FUNCTION_INFO_V1(ptrack_get_block);
 PG_FUNCTION_INFO_V1(ptrack_get_blocks);
-PG_FUNCTION_INFO_V1(ptrack_stat);
-PG_FUNCTION_INFO_V1(ptrack_scans);
 
 /*
  * Arguments and results
  */
-
-static XLogRecPtr
-lsn_argument(FunctionCallInfo fcinfo, int n, const char *name)
-{
-	require_argument(fcinfo, n, name);
-	return PG_GETARG_LSN(n);
-}
-
-/*
- * The lineage that is the argument of that number, in the forms of functions
- * that have it; else NULL.
- */
-static const Lineage *
-lineage_argument(FunctionCallInfo fcinfo, int n)
-{
-	StaticAssertDecl(sizeof(Lineage) == sizeof(pg_uuid_t), "a lineage is a UUID");
-
-	if (PG_NARGS() <= n)
-		return NULL;
-	require_argument(fcinfo, n, "lineage");
-	return (const Lineage *) PG_GETARG_UUID_P(n);
-}
 
 static TupleDesc
 result_type(FunctionCallInfo fcinfo)
@@ -138,7 +109,8 @@ ptrack_init_lsn(PG_FUNCTION_ARGS)
 	{
 		ereport(WARNING,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("change tracking is disabled")));
+				 errmsg("change tracking is disabled"),
+				 errhint("Set \"ptrack.map_size\" to a value greater than zero and restart the server.")));
 		PG_RETURN_LSN(InvalidXLogRecPtr);
 	}
 	coverage_get(&coverage);
@@ -244,17 +216,12 @@ static void
 blocks_first_call(FunctionCallInfo fcinfo)
 {
 	XLogRecPtr	start = lsn_argument(fcinfo, 0, "start_lsn");
-	XLogRecPtr	end = PG_ARGISNULL(1) ? InvalidXLogRecPtr : PG_GETARG_LSN(1);
+	XLogRecPtr	end = end_argument(fcinfo, 1, start);
 	const Lineage *lineage = lineage_argument(fcinfo, 2);
 	FuncCallContext *context = SRF_FIRSTCALL_INIT();
 	MemoryContext caller = MemoryContextSwitchTo(context->multi_call_memory_ctx);
 	BlocksState *state = palloc0_object(BlocksState);
 
-	if (!PG_ARGISNULL(1) && end < start)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("end LSN %X/%X is before start LSN %X/%X",
-						LSN_FORMAT_ARGS(end), LSN_FORMAT_ARGS(start))));
 	tracking_require();
 	context->tuple_desc = result_type(fcinfo);
 	state->query = change_query_begin(start, end, lineage);
@@ -519,88 +486,4 @@ ptrack_get_blocks(PG_FUNCTION_ARGS)
 	values[2] = PointerGetDatum(page);
 	state->next++;
 	SRF_RETURN_NEXT(context, make_row(context->tuple_desc, values, nulls));
-}
-
-/*
- * ptrack_stat() returns record: the one row of pg_stat_ptrack
- */
-#define STAT_COLUMNS	13
-
-Datum
-ptrack_stat(PG_FUNCTION_ARGS)
-{
-	TupleDesc	desc = result_type(fcinfo);
-	Datum		values[STAT_COLUMNS] = {0};
-	bool		nulls[STAT_COLUMNS];
-	Coverage	coverage;
-	MapStats	map;
-	PublishStats publish;
-
-	memset(nulls, true, sizeof(nulls));
-	nulls[0] = false;
-	if (tracking_disabled())
-	{
-		values[0] = CStringGetTextDatum("off");
-		return make_row(desc, values, nulls);
-	}
-
-	coverage_get(&coverage);
-	map_get_stats(&map);
-	publish_get_stats(&publish);
-	memset(nulls, false, sizeof(nulls));
-	values[0] = CStringGetTextDatum(engine_name());
-	values[1] = LSNGetDatum(coverage.start);
-	values[2] = LSNGetDatum(coverage.end);
-	values[3] = Int64GetDatum((int64) map.size);
-	values[4] = Int64GetDatum((int64) map.used);
-	values[5] = Int64GetDatum(coverage.summaries);
-	values[6] = Int64GetDatum((int64) coverage.bytes);
-	values[7] = Int64GetDatum((int64) publish.published);
-	values[8] = Int64GetDatum((int64) publish.failures);
-	values[9] = Float8GetDatum(publish.last_usec / 1000.0);
-	values[10] = Int64GetDatum(coverage.gaps);
-	values[11] = Int64GetDatum((int64) map.overflows);
-	values[12] = Int64GetDatum(engine_follows() ? (int64) follow_lag() : 0);
-	return make_row(desc, values, nulls);
-}
-
-/*
- * ptrack_scans() returns setof record: the rows of pg_stat_progress_ptrack, one
- * for each scan of WAL that is going on
- */
-#define SCAN_COLUMNS	8
-
-static const char *const scan_purpose_names[] = {
-	[SCAN_QUERY] = "query",
-	[SCAN_GAP] = "gap",
-	[SCAN_OVERFLOW] = "overflow",
-};
-
-Datum
-ptrack_scans(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-
-	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; !tracking_disabled() && i < scan_progress_slots(); i++)
-	{
-		ScanProgress *scan = scan_progress_slot(i);
-		uint32		pid = pg_atomic_read_u32(&scan->pid);
-		Datum		values[SCAN_COLUMNS];
-		bool		nulls[SCAN_COLUMNS] = {0};
-
-		if (pid == 0)
-			continue;
-		values[0] = Int32GetDatum((int32) pid);
-		values[1] = ObjectIdGetDatum(scan->database);
-		nulls[1] = !OidIsValid(scan->database);
-		values[2] = CStringGetTextDatum(scan_purpose_names[scan->purpose]);
-		values[3] = LSNGetDatum(scan->start);
-		values[4] = LSNGetDatum(scan->end);
-		values[5] = Int64GetDatum((int64) (scan->end - scan->start));
-		values[6] = Int64GetDatum((int64) pg_atomic_read_u64(&scan->bytes));
-		values[7] = Int32GetDatum((int32) pg_atomic_read_u32(&scan->processes));
-		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
-	}
-	return (Datum) 0;
 }

@@ -60,7 +60,8 @@ typedef struct MapStats
 	XLogRecPtr	start;			/* where what the map knows begins */
 	uint64		size;			/* bytes of shared memory */
 	uint64		used;			/* bytes of it that hold marks */
-	uint64		overflows;		/* times that a mark had to become coarser */
+	uint64		overflows;		/* times that a mark had to become coarser, since
+								 * the server's start: never goes back */
 } MapStats;
 
 extern const WalEffects map_effects;
@@ -69,7 +70,6 @@ extern Size map_shmem_size(int megabytes);
 extern void map_shmem_init(int megabytes, LWLock *lock, LWLock *gate);
 
 extern void map_note_start(XLogRecPtr redo);
-extern void map_note_sum(uint64 fingerprint);
 extern void map_cut(XLogRecPtr old_redo, const MapCut *cut, bool may_swap);
 extern void map_time_cut(XLogRecPtr redo, int64 time);
 extern uint64 map_running_sum(uint64 *cycle);

@@ -19,6 +19,10 @@
 
 #define TABLESPACES_DIRECTORY	"pg_tblspc"
 
+/* How long a tablespace may lack its directory while it is being dropped. */
+#define DROP_WAIT_MS	10
+#define DROP_WAITS		100
+
 /*
  * The path of a file.  There is room for MAXPGPATH bytes.
  */
@@ -135,6 +139,62 @@ relation_file_parse(const char *path, RelationFile *file)
 }
 
 /*
+ * Missing files
+ */
+
+/*
+ * Looks at a file by stat() or lstat().  Returns false if it does not exist; any other
+ * failure is an ERROR, since it does not mean that.
+ */
+bool
+stat_existing(const char *path, struct stat *st, int (*how) (const char *, struct stat *))
+{
+	if (how(path, st) == 0)
+		return true;
+	if (errno != ENOENT)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not stat file \"%s\": %m", path)));
+	return false;
+}
+
+/*
+ * ERROR if the directory of the tablespace that a path is of, or in, is missing, as
+ * when a file system is not mounted: that a file is not there does not mean then that
+ * it was dropped.  Dropping a tablespace removes the server's directory in it a moment
+ * before the link in pg_tblspc; on a standby, no lock says that this goes on.
+ */
+void
+require_tablespace(const char *path)
+{
+	const char *name = path + sizeof(TABLESPACES_DIRECTORY);
+	char		link[MAXPGPATH];
+	char		directory[MAXPGPATH];
+	struct stat st;
+	const char *rest;
+	uint32		tablespace;
+
+	if (strncmp(path, TABLESPACES_DIRECTORY "/", sizeof(TABLESPACES_DIRECTORY)) != 0)
+		return;
+	rest = parse_number(name, &tablespace);
+	if (rest == NULL || (*rest != '\0' && *rest != '/'))
+		return;
+	snprintf(link, sizeof(link), "%s/%u", TABLESPACES_DIRECTORY, tablespace);
+	snprintf(directory, sizeof(directory), "%s/%s", link, TABLESPACE_VERSION_DIRECTORY);
+	for (int i = 0; i < DROP_WAITS; i++)
+	{
+		if (stat_existing(directory, &st, stat) || !stat_existing(link, &st, lstat))
+			return;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(DROP_WAIT_MS * 1000L);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_FILE),
+			 errmsg("directory \"%s\" of a tablespace is missing", directory),
+			 errhint("Mount or restore it, or drop the tablespace.")));
+}
+
+/*
  * How many whole blocks a segment file has.  Returns false if it does not exist; any
  * other failure is an ERROR, since it does not mean that.
  */
@@ -143,13 +203,10 @@ relation_file_blocks(const char *path, BlockNumber *blocks)
 {
 	struct stat st;
 
-	if (stat(path, &st) != 0)
+	if (!stat_existing(path, &st, stat))
 	{
-		if (errno == ENOENT)
-			return false;
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not stat file \"%s\": %m", path)));
+		require_tablespace(path);
+		return false;
 	}
 	if (!S_ISREG(st.st_mode))
 		ereport(ERROR,
@@ -237,6 +294,8 @@ open_directory(const char *path)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not open directory \"%s\": %m", path)));
+	if (dir == NULL)
+		require_tablespace(path);
 	return dir;
 }
 

@@ -5,6 +5,8 @@
 #ifndef PTRACK_RELATION_FILES_H
 #define PTRACK_RELATION_FILES_H
 
+#include <sys/stat.h>
+
 #include "common/relpath.h"
 #include "storage/block.h"
 
@@ -27,6 +29,9 @@ typedef struct RelationFiles
 extern void relation_file_path(const RelationFile *file, char *path);
 extern bool relation_file_is(const char *path, RelationFile *file);
 extern void relation_file_parse(const char *path, RelationFile *file);
+extern bool stat_existing(const char *path, struct stat *st,
+						  int (*how) (const char *, struct stat *));
+extern void require_tablespace(const char *path);
 extern bool relation_file_blocks(const char *path, BlockNumber *blocks);
 extern bool relation_is_unlogged(const RelFileLocator *rlocator);
 

@@ -31,6 +31,7 @@
 #include "storage/fd.h"
 #include "summary_store.h"
 #include "utils/wait_event.h"
+#include "wait_events.h"
 
 #define SUMMARY_SUFFIX		".summary"
 #define SUMMARY_NAME_LEN	(8 + 16 + 16 + sizeof(SUMMARY_SUFFIX) - 1)
@@ -122,7 +123,8 @@ add_file(StoreList *list, const char *name, int *room)
 		ereport(WARNING,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("ignoring file \"%s/%s\": its name is not that of a change summary",
-						STORE_DIRECTORY, name)));
+						STORE_DIRECTORY, name),
+				 errhint("Move it out of that directory.")));
 }
 
 /* Adds what a directory holds; false, with errno, if it cannot be read. */
@@ -248,7 +250,7 @@ store_write(void *arg, const void *data, size_t len)
 		ssize_t		written;
 
 		errno = 0;
-		pgstat_report_wait_start(WAIT_EVENT_COPY_FILE_WRITE);
+		pgstat_report_wait_start(wait_event(WAIT_SUMMARY_WRITE));
 		written = write(writer->fd, data, len);
 		pgstat_report_wait_end();
 		if (written < 0 && errno == EINTR)
@@ -263,6 +265,29 @@ store_write(void *arg, const void *data, size_t len)
 		len -= written;
 	}
 	return true;
+}
+
+static int
+sync_file(int fd)
+{
+	int			result;
+
+	pgstat_report_wait_start(wait_event(WAIT_SUMMARY_SYNC));
+	result = pg_fsync(fd);
+	pgstat_report_wait_end();
+	return result;
+}
+
+/* Warns if that fails. */
+static int
+sync_directory(const char *path)
+{
+	int			result;
+
+	pgstat_report_wait_start(wait_event(WAIT_SUMMARY_SYNC));
+	result = fsync_fname_ext(path, true, false, WARNING);
+	pgstat_report_wait_end();
+	return result;
 }
 
 /* Writes what a summary consists of; false if that failed. */
@@ -308,7 +333,7 @@ write_summary(const char *path, const SummaryHeader *header,
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	if (written && pg_fsync(target.fd) != 0)
+	if (written && sync_file(target.fd) != 0)
 	{
 		target.error = errno;
 		written = false;
@@ -326,7 +351,7 @@ static bool
 make_store_directory(void)
 {
 	if (MakePGDirectory(STORE_DIRECTORY) == 0)
-		return fsync_fname_ext(".", true, false, WARNING) == 0;
+		return sync_directory(".") == 0;
 	if (errno == EEXIST)
 		return true;
 	ereport(WARNING,
@@ -374,7 +399,7 @@ store_publish(const SummaryHeader *header, const RedoPoint *points, int npoints,
 		unlink(temporary);
 		return false;
 	}
-	if (fsync_fname_ext(STORE_DIRECTORY, true, false, WARNING) != 0)
+	if (sync_directory(STORE_DIRECTORY) != 0)
 	{
 		/* Whichever of the two is there after a crash, it is whole and right. */
 		if (!replaces)
@@ -439,6 +464,26 @@ store_remove_covered(const StoredSummary *by)
 	}
 }
 
+/*
+ * Removes the summaries that a redo point is in, or is the end of.  Returns whether
+ * they are gone, and stay so if the machine crashes.
+ */
+bool
+store_remove_around(XLogRecPtr lsn)
+{
+	StoreList	list;
+
+	store_list(&list);
+	for (int i = 0; i < list.count; i++)
+	{
+		const StoredSummary *summary = &list.summaries[i];
+
+		if (summary->start < lsn && summary->end >= lsn && !store_remove(summary))
+			return false;
+	}
+	return fsync_fname_ext(STORE_DIRECTORY, true, false, WARNING) == 0;
+}
+
 /* Removes the files of the store, all of them or those that are of no use. */
 static void
 remove_files(bool all)
@@ -496,7 +541,7 @@ store_read(void *arg, void *data, size_t len)
 	StoreReader *reader = arg;
 	int			got;
 
-	got = FileRead(reader->file, data, len, reader->offset, WAIT_EVENT_COPY_FILE_READ);
+	got = FileRead(reader->file, data, len, reader->offset, wait_event(WAIT_SUMMARY_READ));
 	if (got > 0)
 		reader->offset += got;
 	if (got < 0)
@@ -524,6 +569,8 @@ header_problem(const SummaryHeader *header, const StoredSummary *summary)
 	if (header->start != summary->start || header->end.lsn != summary->end ||
 		header->end.tli != summary->tli)
 		return "is of another range than its name says";
+	if (XLogRecPtrIsInvalid(header->start))
+		return "begins at LSN 0/0, where no WAL does";
 	if (header->start >= header->end.lsn)
 		return "has an empty range";
 	return NULL;
@@ -598,9 +645,11 @@ store_check(const StoredSummary *summary, SummaryInfo *info)
 	verdict = error ? STORE_UNREADABLE : STORE_BAD;
 	errno = error;
 	ereport(WARNING,
-			(errcode(ERRCODE_DATA_CORRUPTED),
+			(error ? errcode_for_file_access() : errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("ignoring change summary \"%s\": it %s", reader.path, problem),
-			 error ? errdetail("The operating system says: %m.") : 0));
+			 error ? errdetail("The operating system says: %m.") : 0,
+			 error ? errhint("Make the file readable: what only it tells of is known again then.") :
+			 errhint("Changes that only it tells of are not known: a backup that is relative to an older one is refused, and a full one needed.")));
 	return verdict;
 }
 
@@ -623,7 +672,8 @@ report_bad(const StoreReader *reader)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("change summary \"%s\" %s", reader->path,
-						reader->reader.problem)));
+						reader->reader.problem),
+				 errhint("Try again. If it stays so, take a full backup.")));
 	if (vanished(reader))
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),

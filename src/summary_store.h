@@ -65,6 +65,7 @@ extern time_t store_age(const StoredSummary *summary);
 extern bool store_publish(const SummaryHeader *header, const RedoPoint *points,
 						  int npoints, store_next_fn next, void *arg);
 extern bool store_remove(const StoredSummary *summary);
+extern bool store_remove_around(XLogRecPtr lsn);
 extern void store_remove_covered(const StoredSummary *by);
 extern void store_remove_all(void);
 extern void store_remove_temporary(void);

@@ -14,12 +14,13 @@
 
 #include "chain.h"
 #include "change_merge.h"
+#include "lineage.h"
 #include "merge_plan.h"
 #include "postmaster/interrupt.h"
 #include "ptrack_map.h"
-#include "publish.h"
 #include "storage/ipc.h"
 #include "tidy.h"
+#include "utils/memutils.h"
 #include "wal_fill.h"
 
 /*
@@ -34,6 +35,9 @@ typedef struct Path
 {
 	ChainFile **files;
 	int			count;
+	ChainFile **merged;			/* all that were made of several, also those
+								 * that others lead past */
+	int			nmerged;
 } Path;
 
 /*
@@ -47,12 +51,12 @@ search_store(Chain *chain, Path *path)
 	Lineage		lineage;
 	XLogRecPtr	live = map_get_start();
 
-	if (!publish_lineage(live, &lineage))
+	if (!lineage_recent(live, &lineage))
 		return false;
 	store_list(&list);
 
 	/* The worker must not read history files, which may end a process. */
-	chain_begin(chain, &list, NIL, live, &lineage);
+	chain_begin(chain, &list, NIL, live, &lineage, false);
 	(void) chain_reach(chain, InvalidXLogRecPtr);
 
 	path->files = palloc_array(ChainFile *, chain->npoints);
@@ -60,6 +64,14 @@ search_store(Chain *chain, Path *path)
 	for (int i = chain_lowest(chain); chain->points[i].file >= 0;
 		 i = chain->points[i].above)
 		path->files[path->count++] = &chain->files[chain->points[i].file];
+
+	path->merged = palloc_array(ChainFile *, Max(chain->nfiles, 1));
+	path->nmerged = 0;
+	for (int i = 0; i < chain->nfiles; i++)
+	{
+		if (!XLogRecPtrIsInvalid(chain->files[i].attached) && chain->files[i].info.npoints > 1)
+			path->merged[path->nmerged++] = &chain->files[i];
+	}
 	return true;
 }
 
@@ -167,46 +179,87 @@ merge_files(ChainFile **files, int count)
 	return done;
 }
 
-/* Merges what is to be merged first.  False if there is nothing of the kind. */
+/*
+ * Merges what is to be merged by now.  False if nothing was, after a warning if
+ * that failed.  What results may have to be merged again.
+ */
 static bool
 merge_some(const Path *path)
 {
 	MergeSpan  *spans = palloc_array(MergeSpan, Max(path->count, 1));
+	MemoryContext old = CurrentMemoryContext;
+	MemoryContext merging = AllocSetContextCreate(old, "ptrack merging", ALLOCSET_DEFAULT_SIZES);
+	int64		now = (int64) time(NULL);
+	bool		done = true;
+	bool		any = false;
+	int			from = 0;
 	int			first;
 	int			count;
 
 	for (int i = 0; i < path->count; i++)
 		spans[i] = span_of(path->files[i]);
-	count = merge_plan(spans, path->count, (int64) time(NULL), &first);
-	return count > 0 && merge_files(path->files + first, count);
+	while (done && (count = merge_plan(spans + from, path->count - from, now, &first)) > 0)
+	{
+		MemoryContextSwitchTo(merging);
+		done = merge_files(path->files + from + first, count);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(merging);
+		any |= done;
+		from += first + count;
+	}
+	MemoryContextDelete(merging);
+	return done && any;
 }
 
 /*
  * Removing
  */
 
-static bool
-is_on_path(const Path *path, const ChainFile *file)
+/* The one of the path that may cover what starts there: no other can. */
+static const ChainFile *
+path_at(const Path *path, XLogRecPtr start)
 {
-	for (int i = 0; i < path->count; i++)
+	int			low = 0;
+	int			high = path->count;
+
+	while (low < high)
 	{
-		if (path->files[i] == file)
-			return true;
+		int			middle = (low + high) / 2;
+
+		if (path->files[middle]->summary.start <= start)
+			low = middle + 1;
+		else
+			high = middle;
 	}
-	return false;
+	return low > 0 ? path->files[low - 1] : NULL;
 }
 
-/* Does another one, long enough there, tell all that this one does? */
+static bool
+covers(const ChainFile *file, const ChainFile *other)
+{
+	return file->summary.start <= other->summary.start &&
+		file->attached >= other->summary.end;
+}
+
+/*
+ * Does another one, of the path, tell all that this one does, and has one that
+ * does been there for long enough?  That need not be the same: what is merged
+ * again may have taken this one's place long ago.
+ */
 static bool
 is_merged(const Path *path, const ChainFile *file)
 {
-	for (int i = 0; i < path->count; i++)
-	{
-		const ChainFile *other = path->files[i];
+	const ChainFile *by = path_at(path, file->summary.start);
 
-		if (other->summary.start <= file->summary.start &&
-			other->attached >= file->summary.end)
-			return store_age(&other->summary) >= KEEP_MERGED;
+	if (by == NULL || !covers(by, file))
+		return false;
+	for (int i = 0; i < path->nmerged; i++)
+	{
+		const ChainFile *other = path->merged[i];
+
+		if (other != file && covers(other, file) &&
+			store_age(&other->summary) >= KEEP_MERGED)
+			return true;
 	}
 	return false;
 }
@@ -234,7 +287,7 @@ remove_old(const Chain *chain, const Path *path, int keep_minutes)
 	{
 		const ChainFile *file = &chain->files[i];
 
-		if (is_on_path(path, file))
+		if (file == path_at(path, file->summary.start))
 			continue;
 		if (!XLogRecPtrIsInvalid(file->attached) ? is_merged(path, file) :
 			keep > 0 && store_age(&file->summary) > keep)
@@ -249,12 +302,11 @@ remove_old(const Chain *chain, const Path *path, int keep_minutes)
 }
 
 /*
- * Makes exact, merges and removes what is due.  Returns false if it is too early to tell, or
- * if the store changed meanwhile.  Problems are warnings, or errors that leave
- * the store as useful as before.  Memory is of the current context.
+ * Makes exact, merges and removes what is due, in the current memory context, which
+ * is reset for each look at the store: there may be many summaries.
  */
-bool
-tidy_store(int keep_minutes)
+static bool
+tidy_in_rounds(int keep_minutes)
 {
 	Chain		chain;
 	Path		path;
@@ -263,6 +315,7 @@ tidy_store(int keep_minutes)
 	/* A merged summary that cannot be read would be merged again and again. */
 	do
 	{
+		MemoryContextReset(CurrentMemoryContext);
 		if (ShutdownRequestPending || !search_store(&chain, &path) ||
 			chain.vanished || path.count >= count)
 			return false;
@@ -271,4 +324,23 @@ tidy_store(int keep_minutes)
 	} while (merge_some(&path));
 	remove_old(&chain, &path, keep_minutes);
 	return true;
+}
+
+/*
+ * Makes exact, merges and removes what is due.  Returns false if it is too early to tell, or
+ * if the store changed meanwhile.  Problems are warnings, or errors that leave
+ * the store as useful as before.
+ */
+bool
+tidy_store(int keep_minutes)
+{
+	MemoryContext old = CurrentMemoryContext;
+	MemoryContext rounds = AllocSetContextCreate(old, "ptrack tidying", ALLOCSET_DEFAULT_SIZES);
+	bool		done;
+
+	MemoryContextSwitchTo(rounds);
+	done = tidy_in_rounds(keep_minutes);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(rounds);
+	return done;
 }

@@ -16,9 +16,11 @@
 
 #include "access/xlog.h"
 #include "change_gather.h"
+#include "lineage.h"
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
 #include "publish.h"
+#include "server_start.h"
 #include "storage/ipc.h"
 #include "wal_fill.h"
 #include "wal_reader.h"
@@ -31,6 +33,7 @@ typedef struct Fill
 	WalEffects	effects;
 	const RedoPoint *start;
 	uint64		sum;			/* fingerprints so far */
+	int			shutdowns;		/* so far */
 	RedoPoint  *points;			/* redo points so far */
 	int			npoints;
 	int			room;
@@ -110,6 +113,7 @@ read_all(Fill *fill, int elevel)
 			if (checkpoint.minimal)
 				return false;
 			note_redo_point(fill, record->ReadRecPtr, &checkpoint);
+			fill->shutdowns += checkpoint.shutdown;
 		}
 		fill->sum += wal_record_fingerprint(record);
 		wal_redo_effects(record, &fill->effects);
@@ -117,6 +121,17 @@ read_all(Fill *fill, int elevel)
 	if (status != WAL_END)
 		wal_reader_report(fill->reader, elevel);
 	return status == WAL_END;
+}
+
+/* Whether there were checksums at its redo points is not always known. */
+static void
+note_checksums(Fill *fill, RedoPoint *end)
+{
+	if (start_kept_checksums(fill->shutdowns))
+		return;
+	end->flags &= ~POINT_CHECKSUMS;
+	for (int i = 0; i < fill->npoints; i++)
+		fill->points[i].flags &= ~POINT_CHECKSUMS;
 }
 
 /* Publishes what was read, of which the header and the redo points are given. */
@@ -146,6 +161,7 @@ wal_fill(const RedoPoint *start, RedoPoint *end)
 		return false;
 	end->flags = start->flags;
 	end->lineage = lineage_after(&start->lineage, fill.sum);
+	note_checksums(&fill, end);
 
 	publish_describe(&header, start->lsn, &start->lineage, end);
 	header.start_time = start->time_max > 1 ? start->time_max : 0;
@@ -179,7 +195,8 @@ wal_fill_again(const SummaryInfo *coarse)
 	{
 		ereport(LOG,
 				(errmsg("WAL from %X/%X to %X/%X is not that of which a change summary tells",
-						LSN_FORMAT_ARGS(header.start), LSN_FORMAT_ARGS(header.end.lsn))));
+						LSN_FORMAT_ARGS(header.start), LSN_FORMAT_ARGS(header.end.lsn)),
+				 errdetail("The summary stays coarse: it says that more changed than did.")));
 		return false;
 	}
 	header.flags &= ~SUMMARY_COARSE;

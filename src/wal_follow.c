@@ -30,11 +30,13 @@
 #include "access/xlog_internal.h"
 #include "access/xlogrecovery.h"
 #include "engine.h"
+#include "map_mark.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "postmaster/interrupt.h"
 #include "ptrack_map.h"
 #include "publish.h"
+#include "server_start.h"
 #include "storage/shmem.h"
 #include "storage/spin.h"
 #include "wal_follow.h"
@@ -233,6 +235,30 @@ follow_from(const RedoPoint *point, XLogRecPtr start, TimeLineID tli)
 }
 
 /*
+ * The number of shutdowns that WAL tells of from that redo point up to where the
+ * server started from.  If it cannot be read, there may have been any number.
+ */
+int
+follow_shutdowns(const RedoPoint *point, XLogRecPtr start, TimeLineID tli)
+{
+	WalReader  *reader = wal_reader_create(tli);
+	XLogReaderState *record;
+	WalCheckpoint checkpoint;
+	WalStatus	status;
+	int			shutdowns = 0;
+
+	wal_reader_begin(reader, point->lsn, start);
+	while ((status = wal_reader_next(reader, &record)) == WAL_RECORD)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (wal_checkpoint(record, &checkpoint))
+			shutdowns += checkpoint.shutdown;
+	}
+	wal_reader_close(reader);
+	return status == WAL_END ? shutdowns : INT_MAX / 2;
+}
+
+/*
  * Following
  */
 
@@ -271,7 +297,7 @@ cut_here(Follower *follower, XLogRecPtr redo, int64 checkpoint_time)
 		return;
 	commit(follower, redo);
 	publish_in_background(true);
-	map_cut(redo, &cut, publish_may_cut_redo(redo));
+	map_cut(redo, &cut, start_may_cut_redo(redo));
 	follower->last_cut = redo;
 	commit(follower, redo);
 }
@@ -320,7 +346,7 @@ cut_late(Follower *follower, XLogRecPtr redo, int64 checkpoint_time)
 	shared->position.lsn = InvalidXLogRecPtr;
 	SpinLockRelease(&shared->mutex);
 	(void) map_running_sum(&before);
-	map_cut(redo, &cut, publish_may_cut_redo(redo));
+	map_cut(redo, &cut, start_may_cut_redo(redo));
 	(void) map_running_sum(&after);
 	follower->last_cut = redo;
 	if (before == after)
@@ -450,7 +476,8 @@ lose(Follower *follower, bool minimal)
 
 	if (reported != position && minimal)
 		ereport(WARNING,
-				(errmsg("WAL after %X/%X is of wal_level \"minimal\" and does not tell all changes",
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("WAL after %X/%X is of wal_level \"minimal\" and does not tell all changes",
 						LSN_FORMAT_ARGS(position))));
 	else if (reported != position)
 		wal_reader_report(follower->reader, WARNING);
@@ -458,7 +485,8 @@ lose(Follower *follower, bool minimal)
 	if (redo <= position)
 		return;
 	ereport(WARNING,
-			(errmsg("changes from %X/%X to %X/%X are not known",
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("changes from %X/%X to %X/%X are not known",
 					LSN_FORMAT_ARGS(follower->committed), LSN_FORMAT_ARGS(redo)),
 			 errhint("The next backup must be a full one.")));
 	publish_begin_anew(redo);

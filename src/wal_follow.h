@@ -21,6 +21,7 @@ extern Size follow_shmem_size(void);
 extern void follow_shmem_init(void);
 
 extern void follow_note_replayed(XLogRecPtr end);
+extern int	follow_shutdowns(const RedoPoint *point, XLogRecPtr start, TimeLineID tli);
 extern bool follow_from(const RedoPoint *point, XLogRecPtr start, TimeLineID tli);
 extern void follow_begin(XLogRecPtr lsn);
 extern bool follow_begun(void);

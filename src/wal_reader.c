@@ -34,6 +34,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
+#include "wait_events.h"
 #include "wal_reader.h"
 
 /* Bytes of WAL in one request; divides the size of a segment. */
@@ -52,6 +53,7 @@ struct WalReader
 	/* The segment that is open. */
 	XLogSegNo	segno;
 	TimeLineID	tli;
+	XLogRecPtr	end;			/* up to where it tells of this history */
 	int			fd;				/* -1: none */
 
 	/* What was read of it last. */
@@ -173,7 +175,8 @@ open_one(WalReader *reader, TimeLineID tli, XLogSegNo segno)
 
 /*
  * Opens a segment.  The one that a timeline begins in has a copy of what the
- * timeline before had there, so the newest that there is tells most.
+ * timeline before had there, so the newest that there is tells most.  What another
+ * one has past the end of its timeline is of a history that was left.
  */
 static WalStatus
 open_segment(WalReader *reader, XLogSegNo segno)
@@ -196,9 +199,14 @@ open_segment(WalReader *reader, XLogSegNo segno)
 			XLogFileName(reader->segment, entry->tli, segno, wal_segment_size);
 		if (open_one(reader, entry->tli, segno))
 		{
-			XLogFileName(reader->segment, entry->tli, segno, wal_segment_size);
+			reader->end = end;
+			if (!XLogRecPtrIsInvalid(entry->end))
+				reader->end = Min(end, entry->end);
+			if (reader->end == end)
+				XLogFileName(reader->segment, entry->tli, segno, wal_segment_size);
 			if (is_complete(reader->fd))
 				return WAL_RECORD;
+			XLogFileName(reader->segment, entry->tli, segno, wal_segment_size);
 			close_segment(reader);
 			return fail(reader, WAL_DAMAGED, 0, "The file has not the size of a segment.");
 		}
@@ -223,7 +231,7 @@ throttle(uint32 len)
 	while (next > now)
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 (next - now) / 1000 + 1, PG_WAIT_EXTENSION);
+						 (next - now) / 1000 + 1, wait_event(WAIT_SCAN_THROTTLE));
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		now = GetCurrentTimestamp();
@@ -292,6 +300,12 @@ read_page(XLogReaderState *xlog, XLogRecPtr page, int need,
 		 page + len > reader->chunk_start + reader->chunk_len) &&
 		read_chunk(reader, page) != WAL_RECORD)
 		return -1;
+	if (page + need > reader->end)
+	{
+		(void) fail(reader, WAL_MISSING, 0, "");
+		return -1;
+	}
+	len = (uint32) Min((XLogRecPtr) len, reader->end - page);
 	memcpy(buffer, reader->chunk + (page - reader->chunk_start), len);
 	xlog->seg.ws_tli = reader->tli;
 	xlog->seg.ws_segno = reader->segno;

@@ -31,8 +31,6 @@
 
 #include "compat.h"
 
-#include "access/heapam_xlog.h"
-#include "access/rmgr.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlogrecord.h"
@@ -41,6 +39,7 @@
 #include "catalog/storage_xlog.h"
 #include "commands/dbcommands_xlog.h"
 #include "storage/bufpage.h"
+#include "wal_insert.h"
 #include "wal_records.h"
 
 /*
@@ -125,14 +124,17 @@ cursor_read(DataCursor *cursor, void *dst, uint64 len)
 	return true;
 }
 
-/* Reads one byte at the given place in the main data. */
-static bool
-read_byte(const WalRecord *record, uint32 offset, uint8 *byte)
+/* The byte at that place in the main data; NULL: there is none. */
+static inline const uint8 *
+byte_at(const WalRecord *record, uint32 offset)
 {
-	DataCursor	cursor;
+	const XLogRecData *chunk = record->data;
 
-	cursor_begin(&cursor, record);
-	return cursor_read(&cursor, NULL, offset) && cursor_read(&cursor, byte, 1);
+	if (offset >= record->data_len)
+		return NULL;
+	for (offset += record->data_skip; chunk && offset >= chunk->len; chunk = chunk->next)
+		offset -= chunk->len;
+	return chunk ? (const uint8 *) chunk->data + offset : NULL;
 }
 
 /*
@@ -140,38 +142,25 @@ read_byte(const WalRecord *record, uint32 offset, uint8 *byte)
  * record is not of the shape that they know.
  */
 
-/*
- * Where heap records say that they clear bits of the visibility map: for each
- * operation, which byte of the main data has its flags, and which flags they
- * are.
- */
-typedef struct HeapFlags
-{
-	uint8		offset;
-	uint8		cleared;		/* 0: none */
-} HeapFlags;
-
-#define HEAP_OP(op)		(((op) & XLOG_HEAP_OPMASK) >> 4)
-#define HEAP_OPS		(HEAP_OP(XLOG_HEAP_OPMASK) + 1)
-
-static const HeapFlags heap_ops[HEAP_OPS] = {
-	[HEAP_OP(XLOG_HEAP_INSERT)] = {offsetof(xl_heap_insert, flags),
-	XLH_INSERT_ALL_VISIBLE_CLEARED},
-	[HEAP_OP(XLOG_HEAP_DELETE)] = {offsetof(xl_heap_delete, flags),
-	XLH_DELETE_ALL_VISIBLE_CLEARED},
-	[HEAP_OP(XLOG_HEAP_UPDATE)] = {offsetof(xl_heap_update, flags),
-	XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED | XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED},
-	[HEAP_OP(XLOG_HEAP_HOT_UPDATE)] = {offsetof(xl_heap_update, flags),
-	XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED | XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED},
-	[HEAP_OP(XLOG_HEAP_LOCK)] = {offsetof(xl_heap_lock, flags),
-	XLH_LOCK_ALL_FROZEN_CLEARED},
-};
-
-static const HeapFlags heap2_ops[HEAP_OPS] = {
-	[HEAP_OP(XLOG_HEAP2_MULTI_INSERT)] = {offsetof(xl_heap_multi_insert, flags),
-	XLH_INSERT_ALL_VISIBLE_CLEARED},
-	[HEAP_OP(XLOG_HEAP2_LOCK_UPDATED)] = {offsetof(xl_heap_lock_updated, flags),
-	XLH_LOCK_ALL_FROZEN_CLEARED},
+const WalHeapFlags wal_heap_flags[2][WAL_HEAP_OPS] = {
+	[RM_HEAP_ID - RM_HEAP2_ID] = {
+		[WAL_HEAP_OP(XLOG_HEAP_INSERT)] = {offsetof(xl_heap_insert, flags),
+		XLH_INSERT_ALL_VISIBLE_CLEARED},
+		[WAL_HEAP_OP(XLOG_HEAP_DELETE)] = {offsetof(xl_heap_delete, flags),
+		XLH_DELETE_ALL_VISIBLE_CLEARED},
+		[WAL_HEAP_OP(XLOG_HEAP_UPDATE)] = {offsetof(xl_heap_update, flags),
+		XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED | XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED},
+		[WAL_HEAP_OP(XLOG_HEAP_HOT_UPDATE)] = {offsetof(xl_heap_update, flags),
+		XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED | XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED},
+		[WAL_HEAP_OP(XLOG_HEAP_LOCK)] = {offsetof(xl_heap_lock, flags),
+		XLH_LOCK_ALL_FROZEN_CLEARED},
+	},
+	[0] = {
+		[WAL_HEAP_OP(XLOG_HEAP2_MULTI_INSERT)] = {offsetof(xl_heap_multi_insert, flags),
+		XLH_INSERT_ALL_VISIBLE_CLEARED},
+		[WAL_HEAP_OP(XLOG_HEAP2_LOCK_UPDATED)] = {offsetof(xl_heap_lock_updated, flags),
+		XLH_LOCK_ALL_FROZEN_CLEARED},
+	},
 };
 
 /* A bit of the visibility map was cleared for the heap block of that number. */
@@ -205,18 +194,20 @@ heap_update(const WalRecord *record, uint8 flags, const WalEffects *effects)
 }
 
 static bool
-heap_effects(const WalRecord *record, const HeapFlags *op, const WalEffects *effects)
+heap_effects(const WalRecord *record, const WalEffects *effects)
 {
-	uint8		flags;
+	const WalHeapFlags *op = wal_heap_op(record->rmid, record->info);
+	const uint8 *flags;
 
 	if (op->cleared == 0)
 		return true;
-	if (!read_byte(record, op->offset, &flags))
+	flags = byte_at(record, op->offset);
+	if (flags == NULL)
 		return false;
-	if (op == &heap_ops[HEAP_OP(XLOG_HEAP_UPDATE)] ||
-		op == &heap_ops[HEAP_OP(XLOG_HEAP_HOT_UPDATE)])
-		return heap_update(record, flags, effects);
-	return (flags & op->cleared) == 0 || clear_vm(record, 0, effects);
+	if (op == wal_heap_op(RM_HEAP_ID, XLOG_HEAP_UPDATE) ||
+		op == wal_heap_op(RM_HEAP_ID, XLOG_HEAP_HOT_UPDATE))
+		return heap_update(record, *flags, effects);
+	return (*flags & op->cleared) == 0 || clear_vm(record, 0, effects);
 }
 
 /*
@@ -416,26 +407,14 @@ dbase_effects(const WalRecord *record, const WalEffects *effects)
 	}
 }
 
-/*
- * Can this record change more than the blocks that it registers?
- */
-static inline bool
-wal_record_has_data(RmgrId rmid, uint8 info)
-{
-	return (info & XLR_SPECIAL_REL_UPDATE) != 0 ||
-		rmid == RM_HEAP_ID || rmid == RM_HEAP2_ID ||
-		rmid == RM_SMGR_ID || rmid == RM_DBASE_ID;
-}
-
 static bool
 special_effects(const WalRecord *record, const WalEffects *effects)
 {
 	switch (record->rmid)
 	{
 		case RM_HEAP_ID:
-			return heap_effects(record, &heap_ops[HEAP_OP(record->info)], effects);
 		case RM_HEAP2_ID:
-			return heap_effects(record, &heap2_ops[HEAP_OP(record->info)], effects);
+			return heap_effects(record, effects);
 		case RM_SMGR_ID:
 			return smgr_effects(record, effects);
 		case RM_XACT_ID:
@@ -494,13 +473,6 @@ parse_image_header(const char *p, uint32 *data_skip)
 	return p;
 }
 
-/* Is there a block's header at p, before the end of the headers? */
-static inline bool
-at_block(const char *p, const char *end)
-{
-	return p < end && (uint8) *p <= XLR_MAX_BLOCK_ID;
-}
-
 /*
  * Reads the header of a block, whose relation may be that of the block before;
  * adds the bytes that it has in the chain to *data_skip, and returns what
@@ -532,49 +504,6 @@ parse_block(const char *p, WalBlock *block, uint32 *data_skip)
 	return p + sizeof(BlockNumber);
 }
 
-/* The few records that change more than they register: the long way. */
-static pg_noinline void
-insert_special(const XLogRecData *rdata, uint32 data_skip, const WalEffects *effects)
-{
-	const XLogRecord *header = (const XLogRecord *) rdata->data;
-	const char *p = (const char *) rdata->data + SizeOfXLogRecord;
-	const char *end = (const char *) rdata->data + rdata->len;
-	WalRecord	record;
-	WalBlock	block;
-	uint32		ignored = 0;
-
-	record.rmid = header->xl_rmid;
-	record.info = header->xl_info;
-	record.nblocks = 0;
-	while (at_block(p, end))
-	{
-		p = parse_block(p, &block, &ignored);
-		add_block(&record, &block);
-	}
-
-	/* The main data comes last, after what belongs to the blocks. */
-	record.data = rdata->next;
-	record.data_skip = data_skip;
-	record.data_len = header->xl_tot_len - rdata->len - data_skip;
-	wal_record_effects(&record, effects);
-}
-
-/*
- * Does a heap record clear bits of the visibility map?  Its main data begins at
- * that place in the chain.  This spares most heap records the long way.
- */
-static inline bool
-heap_clears_vm(const HeapFlags *flags, const XLogRecData *chunk, uint32 place)
-{
-	if (flags->cleared == 0)
-		return false;
-	place += flags->offset;
-	for (; chunk && place >= chunk->len; chunk = chunk->next)
-		place -= chunk->len;
-	return chunk == NULL ||
-		(((const uint8 *) chunk->data)[place] & flags->cleared) != 0;
-}
-
 /*
  * The effects of a record that is being inserted.
  */
@@ -584,26 +513,24 @@ wal_insert_effects(const XLogRecData *rdata, const WalEffects *effects)
 	const XLogRecord *header = (const XLogRecord *) rdata->data;
 	const char *p = (const char *) rdata->data + SizeOfXLogRecord;
 	const char *end = (const char *) rdata->data + rdata->len;
-	RmgrId		rmid = header->xl_rmid;
-	uint8		info = header->xl_info;
-	uint32		data_skip = 0;
+	WalRecord	record;
 	WalBlock	block;
 
-	while (at_block(p, end))
+	record.rmid = header->xl_rmid;
+	record.info = header->xl_info;
+	record.nblocks = 0;
+	record.data_skip = 0;
+	while (wal_at_block(p, end))
 	{
-		p = parse_block(p, &block, &data_skip);
+		p = parse_block(p, &block, &record.data_skip);
 		mark_block(&block, effects);
+		add_block(&record, &block);
 	}
 
-	if (rmid == RM_HEAP_ID || rmid == RM_HEAP2_ID)
-	{
-		const HeapFlags *ops = rmid == RM_HEAP_ID ? heap_ops : heap2_ops;
-
-		if (unlikely(heap_clears_vm(&ops[HEAP_OP(info)], rdata->next, data_skip)))
-			insert_special(rdata, data_skip, effects);
-	}
-	else if (wal_record_has_data(rmid, info))
-		insert_special(rdata, data_skip, effects);
+	/* The main data comes last, after what belongs to the blocks. */
+	record.data = rdata->next;
+	record.data_len = header->xl_tot_len - rdata->len - record.data_skip;
+	wal_record_effects(&record, effects);
 }
 
 /*
@@ -624,6 +551,12 @@ wal_redo_effects(XLogReaderState *reader, const WalEffects *effects)
 		if (XLogRecGetBlockTagExtended(reader, id, &block.rlocator,
 									   &block.fork, &block.block, NULL))
 		{
+			/* Readers of WAL take any fork number that the header has room for. */
+			if (block.fork > MAX_FORKNUM)
+			{
+				effects->unknown(effects->arg);
+				return;
+			}
 			mark_block(&block, effects);
 			add_block(&record, &block);
 		}
@@ -658,6 +591,8 @@ wal_checkpoint(XLogReaderState *reader, WalCheckpoint *checkpoint)
 			checkpoint->redo = completed.redo;
 			checkpoint->time = completed.time;
 			checkpoint->at_redo = completed.redo == reader->ReadRecPtr;
+			checkpoint->shutdown =
+				(XLogRecGetInfo(reader) & ~XLR_INFO_MASK) == XLOG_CHECKPOINT_SHUTDOWN;
 			return true;
 		case XLOG_CHECKPOINT_REDO:
 			memcpy(&level, XLogRecGetData(reader), sizeof(level));

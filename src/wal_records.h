@@ -5,9 +5,12 @@
 #ifndef PTRACK_WAL_RECORDS_H
 #define PTRACK_WAL_RECORDS_H
 
+#include "access/heapam_xlog.h"
+#include "access/rmgr.h"
 #include "access/xlog_internal.h"
 #include "access/xlogreader.h"
 #include "catalog/pg_control.h"
+#include "compat.h"
 #include "port/pg_crc32c.h"
 
 /*
@@ -35,11 +38,48 @@ typedef struct WalEffects
 } WalEffects;
 
 /*
+ * Where heap records say that they clear bits of the visibility map: for each
+ * operation, which byte of the main data has its flags, and which flags they
+ * are.
+ */
+typedef struct WalHeapFlags
+{
+	uint8		offset;
+	uint8		cleared;		/* 0: none */
+} WalHeapFlags;
+
+#define WAL_HEAP_OP(info)	(((info) & XLOG_HEAP_OPMASK) >> 4)
+#define WAL_HEAP_OPS		(WAL_HEAP_OP(XLOG_HEAP_OPMASK) + 1)
+
+/* Of RM_HEAP2_ID, and of RM_HEAP_ID, which is the next. */
+extern LIBRARY_ONLY const WalHeapFlags wal_heap_flags[2][WAL_HEAP_OPS];
+
+static inline const WalHeapFlags *
+wal_heap_op(RmgrId rmid, uint8 info)
+{
+	StaticAssertDecl(RM_HEAP_ID == RM_HEAP2_ID + 1, "heap records' flags are one table");
+
+	return &wal_heap_flags[rmid - RM_HEAP2_ID][WAL_HEAP_OP(info)];
+}
+
+/*
+ * Can this record change more than the blocks that it registers?
+ */
+static inline bool
+wal_record_has_data(RmgrId rmid, uint8 info)
+{
+	return (info & XLR_SPECIAL_REL_UPDATE) != 0 ||
+		rmid == RM_HEAP_ID || rmid == RM_HEAP2_ID ||
+		rmid == RM_SMGR_ID || rmid == RM_DBASE_ID;
+}
+
+/*
  * What a record says of checkpoints.
  */
 typedef struct WalCheckpoint
 {
 	bool		at_redo;		/* the record is at a redo point */
+	bool		shutdown;		/* the server may have been shut down then */
 	XLogRecPtr	redo;			/* of the checkpoint that it completes;
 								 * invalid: it completes none */
 	int64		time;			/* of that checkpoint, in seconds since 1970 */

@@ -184,7 +184,8 @@ receive_items(shm_mq_handle *queue, ChangeGather *gather)
 		if (shm_mq_receive(queue, &len, &data, false) != SHM_MQ_SUCCESS)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("lost connection to a parallel worker that scans WAL")));
+					 errmsg("lost connection to a parallel worker that scans WAL"),
+					 errhint("Try again, or set \"ptrack.scan_workers\" to 1.")));
 		for (Size i = 0; i < len / sizeof(ChangeItem); i++)
 		{
 			ChangeItem	item;

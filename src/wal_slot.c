@@ -109,10 +109,12 @@ bounded_start(XLogRecPtr start, XLogRecPtr end)
 	}
 	if (!warned)
 		ereport(WARNING,
-				(errmsg("WAL from %X/%X on is not held back any more until ptrack has read it",
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("WAL from %X/%X on is not held back any more until ptrack has read it",
 						LSN_FORMAT_ARGS(start)),
 				 errdetail("That would be more than \"ptrack.max_wal_lag\", which is %d MB.",
-						   wal_slot_max_lag)));
+						   wal_slot_max_lag),
+				 errhint("If there is room for more WAL, increase \"ptrack.max_wal_lag\"; if WAL is archived, set \"ptrack.restore_command\".")));
 	warned = true;
 	return end - bound;
 }

@@ -16,6 +16,7 @@
 #include "compat.h"
 
 #include "access/xlog.h"
+#include "coverage_start.h"
 #include "engine.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -34,6 +35,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "wait_events.h"
 #include "wal_follow.h"
 #include "wal_slot.h"
 #include "worker.h"
@@ -97,7 +99,8 @@ warn_if_unregistered(const char *name)
 
 	if (last == NULL || strcmp(last->rw_worker.bgw_name, name) != 0)
 		ereport(WARNING,
-				(errmsg("there is no room for ptrack's background worker"),
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("there is no room for ptrack's background worker"),
 				 errdetail("Change summaries are not merged or removed, and queries read by themselves what WAL has to tell."),
 				 errhint("Increase \"max_worker_processes\", which is %d.", max_worker_processes)));
 }
@@ -136,6 +139,22 @@ worker_wake(void)
 
 	if (proc != 0)
 		SetLatch(&GetPGProcByNumber(proc - 1)->procLatch);
+}
+
+/*
+ * Its process identifier, and the wait event that it reports; 0: there is no
+ * worker, or it does not wait.
+ */
+int
+worker_get_pid(uint32 *wait_event_info)
+{
+	uint32		proc = pg_atomic_read_u32(&shared->proc);
+
+	*wait_event_info = 0;
+	if (proc == 0)
+		return 0;
+	*wait_event_info = GetPGProcByNumber(proc - 1)->wait_event_info;
+	return GetPGProcByNumber(proc - 1)->pid;
 }
 
 static void
@@ -229,7 +248,7 @@ static long
 follow_caught(MemoryContext context)
 {
 	static long nap = 0;
-	bool		busy = run_caught(context, publish_fill_start, false);
+	bool		busy = run_caught(context, coverage_fill_start, false);
 
 	if (!engine_follows())
 		return busy ? 0 : NAP_MS;
@@ -273,10 +292,11 @@ ptrack_worker_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	before_shmem_exit(forget_proc, (Datum) 0);
 	pg_atomic_write_u32(&shared->proc, (uint32) MyProcNumber + 1);
-	publish_note_worker();
+	coverage_note_worker();
 	if (engine_lacks_wal())
 		ereport(WARNING,
-				(errmsg("ptrack cannot follow WAL when \"wal_level\" is \"minimal\""),
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("ptrack cannot follow WAL when \"wal_level\" is \"minimal\""),
 				 errhint("Set \"wal_level\" to \"replica\" or \"logical\" and restart the server.")));
 
 	for (;;)
@@ -294,7 +314,7 @@ ptrack_worker_main(Datum arg)
 			nap = tidy_when_due(context);
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Min(nap, follow_nap), PG_WAIT_EXTENSION);
+						 Min(nap, follow_nap), wait_event(WAIT_WORKER_MAIN));
 		ResetLatch(MyLatch);
 	}
 }

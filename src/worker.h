@@ -12,5 +12,6 @@ extern Size worker_shmem_size(void);
 extern void worker_shmem_init(void);
 extern void worker_register(bool tracking);
 extern void worker_wake(void);
+extern int	worker_get_pid(uint32 *wait_event_info);
 
 #endif							/* PTRACK_WORKER_H */

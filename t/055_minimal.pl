@@ -96,5 +96,32 @@ $node->safe_psql('postgres', 'UPDATE made SET a = 0 WHERE a = 1000');
 cmp_ok(scalar @{ $map{ $node->safe_psql('postgres', "SELECT pg_relation_filepath('made')") } }, '<', 4,
 	'after a restart, relations are not new any more');
 
+# The map has no room for so many relations: their database stands for them, and
+# is new in later cycles as they are, in memory and after a crash.
+$node->append_conf('postgresql.conf', <<'EOF');
+wal_level = minimal
+ptrack.map_size = 1
+max_locks_per_transaction = 1024
+EOF
+$node->restart;
+my $many = $node->background_psql('postgres');
+$many->query_safe(q{BEGIN; DO $$ BEGIN FOR i IN 1 .. 2500 LOOP
+EXECUTE format('CREATE TABLE many_%s (a int)', i); END LOOP; END $$});
+@redo = map { checkpoint($node) } 1 .. 3;
+$many->query_safe('INSERT INTO many_2500 SELECT generate_series(1, 100000); COMMIT');
+$many->quit;
+$path = $node->safe_psql('postgres', "SELECT pg_relation_filepath('many_2500')");
+for my $round ('in memory', 'after a crash')
+{
+	for my $since (@redo)
+	{
+		%map = pagemap($node, $since);
+		is(scalar @{ $map{$path} // [] }, blocks_of('many_2500'),
+			"$round: all blocks since $since of a relation that the map had no room for");
+	}
+	$node->stop('immediate');
+	$node->start;
+}
+
 $node->stop;
 done_testing();

@@ -115,6 +115,17 @@ write_file($victim, $good);
 is($node->safe_psql('postgres', 'SELECT ptrack_init_lsn()'), $init, 'put back, it counts again');
 is(changed_blocks($node, $redo[0], $redo[-1]), $answer, 'and answers are what they were');
 
+# One that would lead back to no LSN at all is refused, and the search ends.
+my $endless = $files[0];
+substr($endless, -40, 16) = '0' x 16;
+write_summary($endless, substr(slurp_file($files[0]), 0, 16) . pack('Q<', 0) . substr(slurp_file($files[0]), 24));
+my ($ret, $out, $err) =
+  $node->psql('postgres', 'SELECT ptrack_init_lsn()', timeout => $PostgreSQL::Test::Utils::timeout_default, timed_out => \my $timed_out);
+ok(!$timed_out, 'there is an answer with a summary that begins at 0/0');
+is($out, $init, 'which does not count');
+like($err, qr/WARNING:  ignoring change summary .*: it begins at LSN 0\/0/, 'and is warned of');
+unlink $endless;
+
 # A store that cannot be written.  The checkpoint succeeds, the map keeps what
 # it holds; so nothing is lost as long as the server runs.
 my $store = $node->data_dir . '/ptrack';

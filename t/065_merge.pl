@@ -56,9 +56,20 @@ is(join(' ', grep { !$there{$_} } @before), '', 'summaries that were merged stay
 cmp_ok(scalar(keys %there), '>', scalar(@before), 'and there is a merged one');
 is(join("\n", map { blocks($redo[$_]) } 0 .. 11), join("\n", @exact), 'answers are as close as before');
 
-# Then they go.
+# They go when that has been there for a day, even if it is merged again itself.
+my @first = grep { !$content{$_} } keys %there;
+$node->stop;
+change_summary_times(map { $_ => sub { ($_[0] - 86400 * 5, $_[1] - 86400 * 5) } } summary_files($node));
+utime time - 2 * 86400, time - 2 * 86400, @first;
+$offset = -s $node->logfile;
+$node->start;
+$node->wait_for_log(qr/merged \d+ change summaries/, $offset);
+ok(poll_until(sub { my @now = grep { -e } @before; @now < @before - @first }), 'those that were merged twice go');
+is(join(' ', grep { !-e } @first), '', 'and what was made of them by the first merge stays');
+
+# Then that goes, too.
 removed_after_a_day();
-ok(poll_until(sub { my @now = summary_files($node); @now < @before }), 'in the end there are fewer');
+ok(poll_until(sub { !grep { -e } @first }), 'in the end there are only those that were made last');
 is(sql('SELECT ptrack_init_lsn()'), $init, 'coverage is the same');
 is(sql('SELECT gaps FROM pg_stat_ptrack'), 0, 'and has no gap');
 my $wider = 0;

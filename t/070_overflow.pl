@@ -50,6 +50,17 @@ sub limits
 		"SELECT count(*) FROM ptrack_changed_blocks('$start', '$end') WHERE is_limit_block AND $where");
 }
 
+# What is counted for relations, databases or everything is what the page map has.
+sub is_counted
+{
+	my ($start, $where, $name) = @_;
+
+	is($node->safe_psql('postgres', <<"EOF"), 't|t', "$name: counts agree");
+SELECT sum(increment_blocks) = pages, bool_or($where) FROM ptrack_changed_forks('$start'), ptrack_get_change_stat('$start') GROUP BY pages
+EOF
+	return;
+}
+
 # In the running cycle, answers are as coarse as the map.  Where WAL is followed, a
 # query reads by itself what is not in the map yet, and has room for all of it.
 sub now
@@ -85,6 +96,7 @@ my $coarse = stat_of('overflows');
 for_each_table('VACUUM t%');
 for_each_table('UPDATE t% SET a = 2');
 cmp_ok(limits($start, now(), 'relfilenode <> 0'), '>', 0, 'some relations are noted as a whole');
+is_counted($start, 'changed_blocks = 0 AND increment_blocks = blocks AND blocks > 0 AND limit_block = 0', 'relations');
 cmp_ok(stat_of('overflows'), '>', $coarse, 'the overflow is counted');
 await_exact($start, 'true', 'relations');
 
@@ -92,6 +104,7 @@ await_exact($start, 'true', 'relations');
 $start = checkpoint($node);
 for_each_table('TRUNCATE t%; INSERT INTO t% VALUES (3)');
 cmp_ok(limits($start, now(), 'relfilenode = 0 AND reldatabase <> 0'), '>', 0, 'a database is noted as a whole');
+is_counted($start, 'relfilenode = 0 AND reldatabase <> 0 AND changed_blocks IS NULL AND increment_blocks = blocks', 'databases');
 my %map = pagemap($node, $start);
 my $path = $node->safe_psql('postgres', "SELECT pg_relation_filepath('pg_operator')");
 is(scalar @{ $map{$path} }, $node->safe_psql('postgres', "SELECT pg_relation_size('pg_operator') / 8192"),
@@ -106,6 +119,7 @@ $node->safe_psql('postgres', join '', map { "CREATE TABLESPACE s$_ LOCATION '';\
 $node->safe_psql('postgres', join '', map { "CREATE TABLE in_s$_ (a int) TABLESPACE s$_;\n" } 1 .. 70);
 is(limits($start, now(), 'reltablespace = 0 AND reldatabase = 0 AND relfilenode = 0'), 1,
 	'everything is noted as changed');
+is_counted($start, 'reltablespace = 0 AND reldatabase = 0 AND relforknumber IS NULL AND increment_blocks = blocks', 'everything');
 %map = pagemap($node, $start);
 my $files = $node->safe_psql('postgres', <<'EOF');
 SELECT count(*) FROM (SELECT 'base/' || d AS dir FROM pg_ls_dir('base') d WHERE d ~ '^[0-9]+$'

@@ -239,6 +239,53 @@ $node->start;
 cmp_ok($node->safe_psql('postgres', "SELECT coalesce(sum(pagecount), 0) FROM ptrack_get_pagemapset('$start')"), '<', 50,
 	'checksums disabled: no page is written, none is reported');
 
+# A session without the library may have been one without checksums, too.  WAL does
+# not tell that, nor of hint bits; and a backup that was taken in between has pages
+# with wrong ones.
+$node->stop;
+run_log([ 'pg_checksums', '--enable', '-D', $node->data_dir ]);
+$node->start;
+$node->safe_psql('postgres', 'CREATE TABLE hinted AS SELECT i FROM generate_series(1, 10000) i');
+checkpoint($node);
+$node->stop;
+run_log([ 'pg_checksums', '--disable', '-D', $node->data_dir ]);
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$node->start;
+$node->safe_psql('postgres', 'SELECT count(*) FROM hinted');
+$node->safe_psql('postgres', 'CHECKPOINT');
+$start = $node->safe_psql('postgres', 'SELECT redo_lsn FROM pg_control_checkpoint()');
+$node->stop;
+run_log([ 'pg_checksums', '--enable', '-D', $node->data_dir ]);
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'ptrack'");
+$node->start;
+await_answers($node);
+is(init_lsn(), $from, 'checksums disabled and enabled around a session without the library: no gap');
+sub all_hinted
+{
+	return $node->safe_psql('postgres', <<"EOF");
+SELECT pagecount = pg_relation_size('hinted') / 8192
+FROM ptrack_get_pagemapset('$start') WHERE path = pg_relation_filepath('hinted')
+EOF
+}
+is(all_hinted(), 't', 'all blocks count as changed');
+checkpoint($node);
+$node->restart;
+is(all_hinted(), 't', 'nor is that forgotten');
+# A crash alone is no time for pg_checksums.
+checkpoint($node);
+$node->stop('immediate');
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$node->start;
+$node->safe_psql('postgres', 'CHECKPOINT');
+$start = $node->safe_psql('postgres', 'SELECT redo_lsn FROM pg_control_checkpoint()');
+$node->safe_psql('postgres', 'CHECKPOINT');
+$node->stop('immediate');
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'ptrack'");
+$node->start;
+await_answers($node);
+cmp_ok($node->safe_psql('postgres', "SELECT coalesce(sum(pagecount), 0) FROM ptrack_get_pagemapset('$start')"), '<', 50,
+	'crashes are no time for pg_checksums');
+
 # The store is deleted while the server is down.  WAL still tells what changed,
 # but not which history this was.
 $start = checkpoint($node);

@@ -29,9 +29,10 @@ system_or_bail('rm', '-rf', "$data.old/ptrack");
 # server started from the redo point, and recovery comes by it.
 $node->start;
 my $start = $node->safe_psql('postgres', 'SELECT redo_lsn FROM pg_control_checkpoint()');
-$node->safe_psql('postgres', 'UPDATE a SET i = i + 1; SELECT pg_switch_wal()');
+$node->safe_psql('postgres', 'UPDATE a SET i = i + 1');
 my $offset = -s $node->logfile;
 my $backup = $node->background_psql('postgres');
+# That switches to a new segment, at whose beginning the redo point is.
 $backup->query_until(qr/begins/, "\\echo begins\nSELECT pg_backup_start('ptrack', false);\n");
 $node->wait_for_log(qr/checkpoint starting/, $offset);
 $node->safe_psql('postgres', 'UPDATE a SET i = i + 1');
@@ -68,8 +69,9 @@ system_or_bail('rm', '-rf', $data);
 system_or_bail('mv', "$data.old", $data);
 system_or_bail('mv', "$data.ptrack", "$data/ptrack");
 $node->start;
-$node->safe_psql('postgres', 'UPDATE b SET i = i + 1; SELECT pg_switch_wal()');
-my $redo = checkpoint($node);
+$node->safe_psql('postgres', 'UPDATE b SET i = i + 1');
+my $redo = $node->safe_psql('postgres', "SELECT pg_backup_start('ptrack', true)");
+checkpoint($node);
 ok((grep { $_ eq $redo } @inside), "both histories have a redo point at $redo");
 my %paths = map { $_ => $node->safe_psql('postgres', "SELECT pg_relation_filepath('$_')") } 'a', 'b';
 my %map = pagemap($node, $start);

@@ -25,7 +25,7 @@ my $init = $node->safe_psql('postgres', 'SELECT ptrack_init_lsn()');
 # A server made of that backup of that node that ends at a restore point.
 sub restored
 {
-	my ($name, $of, $backup, $target, $action) = @_;
+	my ($name, $of, $backup, $target, $action, @conf) = @_;
 	my $restored = PostgreSQL::Test::Cluster->new($name);
 
 	$restored->init_from_backup($of, $backup);
@@ -33,6 +33,7 @@ sub restored
 restore_command = 'cp "$archive/%f" "%p"'
 recovery_target_name = '$target'
 recovery_target_action = $action
+@conf
 EOS
 	$restored->set_recovery_mode;
 	$restored->start;
@@ -152,6 +153,33 @@ for my $backup ([ $prior, $prior_lsn, 'newer' ], [ $oldest, $oldest_lsn, 'older'
 	coverage_holds($second, "after a backup with a prior one that is $age");
 	is(lineage($second, $lsn), lineage($node, $lsn), "the lineage at the start of a prior one that is $age is the same");
 }
+
+# Its timeline begins in the middle of a segment.  If that is gone, the archive's of
+# the old timeline does not stand in for it: that goes on with what was abandoned.
+sub follow_alone
+{
+	my $alone = restored('alone', $node, 'base', 'here', 'promote', 'archive_mode = off');
+
+	wait_for_promotion($alone);
+	$alone->append_conf('postgresql.conf', <<"EOS");
+ptrack.engine = wal
+ptrack.restore_command = 'cp "$archive/%f" "%p"'
+max_worker_processes = 0
+EOS
+	$alone->restart;
+	$alone->safe_psql('postgres', 'CREATE TABLE kept AS SELECT * FROM t LIMIT 5000');
+	my $end = $alone->safe_psql('postgres', 'SELECT pg_current_wal_insert_lsn()');
+	my $changes = "SELECT count(*) FROM ptrack_changed_blocks('$start', '$end') WHERE relfilenode = pg_relation_filenode('kept')";
+	cmp_ok($alone->safe_psql('postgres', $changes), '>', 0, 'what WAL of the new timeline tells');
+	my $segment = $alone->safe_psql('postgres', "SELECT pg_walfile_name('$end'::pg_lsn)");
+	$alone->safe_psql('postgres', $_) for 'SELECT pg_switch_wal()', 'CHECKPOINT';
+	rename $alone->data_dir . "/pg_wal/$segment", $alone->basedir . "/$segment" or die "could not move $segment: $!";
+	ok(-e "$archive/" . $segment =~ s/^0000000./00000001/r, 'the archive has that segment of the old timeline');
+	fails_like($alone, $changes, '58P01', "WAL segment \"$segment\" is needed and is not there any more", 'not without it');
+	$alone->stop('immediate');
+	return;
+}
+follow_alone();
 
 # An LSN of the abandoned history is in the past, sooner or later.
 while ($second->safe_psql('postgres', "SELECT pg_current_wal_insert_lsn() < '$abandoned_lsn'") eq 't')

@@ -33,11 +33,12 @@ sub questions
 
 	return map { "SELECT * FROM $_" } "ptrack_get_pagemapset('$lsn', $lineage)",
 	  "ptrack_get_blocks('$lsn', $lineage)", "ptrack_get_change_stat('$lsn', $lineage)",
-	  "ptrack_changed_blocks('$lsn', NULL, $lineage)";
+	  "ptrack_changed_blocks('$lsn', NULL, $lineage)", "ptrack_report('$lsn', $lineage)";
 }
 
 # The answer is the one without a lineage.  The queries themselves may prune
-# pages of catalogs, which are left out, and out of numbers, too.
+# pages of catalogs, which are left out, and out of numbers, too; and a page on disk
+# may be written at any time.
 sub accepted
 {
 	my ($node, $lsn, $lineage, $name) = @_;
@@ -46,7 +47,8 @@ sub accepted
 	{
 		my $digest = 'SELECT count(*), md5(string_agg(q::text, chr(10) ORDER BY q::text))';
 		my $check = $question =~ /change_stat/ ? 'SELECT files > 0 AND pages > 0 FROM (%s) q'
-		  : $question =~ /changed_blocks/ ? "$digest FROM (%s) q WHERE relfilenode >= 16384"
+		  : $question =~ /changed_blocks|report/ ? "$digest FROM (%s) q WHERE relfilenode >= 16384"
+		  : $question =~ /get_blocks/ ? "$digest FROM (SELECT path, blkno FROM (%s) b WHERE path ~ '/[0-9]{5}') q"
 		  : "$digest FROM (%s) q WHERE path ~ '/[0-9]{5}'";
 		my ($with, $without) = map { $node->safe_psql('postgres', sprintf $check, $_) } $question, $question =~ s/, '$lineage'//r;
 
@@ -194,7 +196,7 @@ $two->stop;
 # Who may ask
 #
 $one->safe_psql('postgres', 'CREATE ROLE nobody; CREATE ROLE watcher IN ROLE pg_monitor');
-my %may = (nobody => 1, watcher => 4);
+my %may = (nobody => 1, watcher => 5);
 for my $role (sort keys %may)
 {
 	my @allowed = grep { $one->psql('postgres', "SET ROLE $role; $_") == 0 }

@@ -330,7 +330,7 @@ for my $turn (1 .. 10)
 		});
 	$row[-1]{done} = $done;
 }
-$load->signal('INT');
+$load->signal('TERM');
 IPC::Run::finish($load);
 $primary->poll_query_until('postgres',
 	"SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'pgbench'")

@@ -384,6 +384,72 @@ for my $name ('../outside', '/etc/passwd', 'base/../../outside', 'base//1', '', 
 		qr/leads outside of the backup/);
 }
 
+# Manifests that are not in the form that they must have, with a right checksum.
+mkdir "$work/form" or die $!;
+sub manifest_in_form
+{
+	my ($change, $change_all) = @_;
+
+	system_or_bail('cp', "$full{plain}/backup_manifest", "$work/form");
+	change_manifest("$work/form", $change) if $change;
+	change_file("$work/form/backup_manifest", $change_all) if $change_all;
+	return ('-m', "$work/form/backup_manifest", $full{plain});
+}
+
+my $file_line = qr/\{ "Path": "PG_VERSION", .*? \}/;
+my $in_file = sub {
+	my ($from, $to) = @_;
+	return sub { s/($file_line)/my $line = $1; $line =~ s{$from}{$to} or die; $line/e or die };
+};
+my %form = (
+	'no JSON' => [ sub { s/"Files"/Files/ }, qr/it is not valid JSON/ ],
+	'a list' => [ sub { s/^/[/ }, qr/unexpected array/ ],
+	'without a version' => [ sub { s/"PostgreSQL-Backup-Manifest-Version": \d,// }, qr/the manifest version does not come first/ ],
+	'of a later version' => [ sub { s/(Manifest-Version": )\d/${1}3/ }, qr/unexpected manifest version/ ],
+	'without WAL' => [ sub { s/"WAL-Ranges": \[.*?\],//s }, qr/"WAL-Ranges" is missing/ ],
+	'field unknown' => [ $in_file->('Last-Modified', 'Modified'), qr/unrecognized field "Modified"/ ],
+	'field twice' => [ $in_file->('("Size": \d+)', '"Size": 3, "Size": 3'), qr/"Size" is there twice/ ],
+	'number negative' => [ $in_file->('"Size": \d+', '"Size": -3'), qr/"-3" is not a number that can be here/ ],
+	'number too large' => [ $in_file->('"Size": \d+', '"Size": 18446744073709551616'), qr/"18446744073709551616" is not a number/ ],
+	'number for a name' => [ $in_file->('"PG_VERSION"', '1'), qr/unexpected number/ ],
+	'text for a number' => [ $in_file->('"Size": \d+', '"Size": "3"'), qr/unexpected string/ ],
+	'nothing for a number' => [ $in_file->('"Size": \d+', '"Size": null'), qr/unexpected value/ ],
+	'truth for a number' => [ $in_file->('"Size": \d+', '"Size": true'), qr/unexpected value/ ],
+	'object for a number' => [ $in_file->('"Size": \d+', '"Size": {}'), qr/unexpected object/ ],
+	'list for a number' => [ $in_file->('"Size": \d+', '"Size": []'), qr/unexpected array/ ],
+	'name too long' => [ $in_file->('PG_VERSION', 'x' x 1024), qr/file name is too long, or none/ ],
+	'name with a zero' => [ $in_file->('PG_VERSION', 'PG\u0000VERSION'), qr/file name is too long, or none/ ],
+	'name of half a byte' => [ $in_file->('"Path": "PG_VERSION"', '"Encoded-Path": "50475"'), qr/could not decode file name/ ],
+	'name of no digits' => [ $in_file->('"Path": "PG_VERSION"', '"Encoded-Path": "5x"'), qr/could not decode file name/ ],
+	'name with a zero, encoded' => [ $in_file->('"Path": "PG_VERSION"', '"Encoded-Path": "500047"'), qr/could not decode file name/ ],
+	'name outside, encoded' => [ $in_file->('"Path": "PG_VERSION"', '"Encoded-Path": "2e2e2f61"'), qr/file name "..\/a" leads outside/ ],
+	'two names' => [ $in_file->('"Path": "PG_VERSION"', '"Path": "PG_VERSION", "Encoded-Path": "5047"'), qr/a file has no name, or two/ ],
+	'no name' => [ $in_file->('"Path": "PG_VERSION", ', ''), qr/a file has no name, or two/ ],
+	'no size' => [ $in_file->('"Size": \d+, ', ''), qr/size of file "PG_VERSION" is missing/ ],
+	'no checksum' => [ $in_file->(', "Checksum": "\w+"', ''), qr/file "PG_VERSION" has a checksum or its algorithm, but not both/ ],
+	'no algorithm' => [ $in_file->('"Checksum-Algorithm": "\w+", ', ''), qr/file "PG_VERSION" has a checksum or its algorithm, but not both/ ],
+	'algorithm unknown' => [ $in_file->('CRC32C', 'MD5'), qr/unrecognized checksum algorithm/ ],
+	'checksum of another length' => [ $in_file->('"Checksum": "\w+"', '"Checksum": "0000"'), qr/invalid checksum for file "PG_VERSION": "0000"/ ],
+	'checksum too long' => [ $in_file->('"Checksum": "\w+"', '"Checksum": "' . '0' x 130 . '"'), qr/checksum is too long/ ],
+	'line too long' => [ $in_file->('"Size"', ' ' x 65536 . '"Size"'), qr/a line is too long/ ],
+	'timeline 0' => [ sub { s/("Timeline": )\d+/${1}0/ }, qr/timeline is not an integer that can be one/ ],
+	'timeline too large' => [ sub { s/("Timeline": )\d+/${1}4294967296/ }, qr/timeline is not an integer that can be one/ ],
+	'LSN' => [ sub { s/("Start-LSN": )"[^"]*"/${1}"0-3000028"/ }, qr/could not parse an LSN of a WAL range/ ],
+	'WAL without an end' => [ sub { s/, "End-LSN": "[^"]*"// }, qr/a WAL range lacks its timeline, start or end/ ],
+	'WAL backwards' => [ sub { s/("End-LSN": )"[^"]*"/${1}"0\/0"/ }, qr/a WAL range ends before it starts/ ],
+);
+for my $name (sort keys %form)
+{
+	my ($change, $pattern) = @{ $form{$name} };
+
+	bad("manifest: $name", qr/could not parse backup manifest ".*form.*": $pattern/, manifest_in_form($change));
+}
+bad('manifest: its checksum is short', qr/manifest checksum has not the length of a SHA-256/,
+	manifest_in_form(undef, sub { s/\w\w(?="\}\n\z)// }));
+bad('manifest: its checksum has no digits', qr/invalid manifest checksum: "zz/, manifest_in_form(undef, sub { s/\w{64}(?="\}\n\z)/'z' x 64/e }));
+bad('manifest: last line', qr/its last line is not newline-terminated/, manifest_in_form(undef, sub { chomp }));
+good('manifest: name encoded', manifest_in_form($in_file->('"Path": "PG_VERSION"', '"Encoded-Path": "50475f56455253494F4E"')));
+
 #
 # Damage to WAL
 #

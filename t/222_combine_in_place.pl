@@ -5,6 +5,7 @@
 use strict;
 use warnings FATAL => 'all';
 
+use Fcntl qw(LOCK_EX);
 use File::Path qw(remove_tree);
 use FindBin;
 use lib "$FindBin::RealBin/lib";
@@ -154,6 +155,40 @@ command_fails_like([ 'pg_ptrack', 'combine', '--in-place', '-o', "$dir.out", @ch
 	qr/cannot be used together/, 'an output directory');
 ok(run_log([ 'pg_ptrack', 'combine', '--in-place', '-n', '-T', "$late_place=" . new_dir(), $dir, @increments ]),
 	'a dry run');
+my @possible = ('pg_ptrack', 'combine', '--in-place', '-T', "$late_place=" . new_dir(), $dir, @increments);
+command_fails_like([ 'pg_ptrack', 'combine', '--in-place', '-T', "$late_place=$full", $dir, @increments ],
+	qr/directory "\Q$full\E" exists but is not empty/, 'a new tablespace must not be put where something is');
+my $twice = new_dir();
+my @twice = map { s/=.*/=$twice/r } mapped($increments[-1]);
+my $without = copy_dir($full);
+unlink grep { -l } glob "$without/pg_tblspc/*";
+command_fails_like([ 'pg_ptrack', 'combine', '--in-place', @twice, $without, @increments ],
+	qr/directory "\Q$twice\E" cannot be used twice/, 'nor two in one directory');
+my $out = new_dir();
+command_fails_like([ 'pg_ptrack', 'combine', '-o', $out, @twice, @chain ],
+	qr/directory "\Q$twice\E" cannot be used twice/, 'not elsewhere, either');
+ok(!-e $out && !-e $twice, 'nothing is left');
+my $outer = copy_dir($full);
+my $inner = "$outer/increment";
+rename copy_dir($increments[0]), $inner or die $!;
+for my $link (grep { -l } glob "$inner/pg_tblspc/*")
+{
+	my $place = readlink $link;
+
+	unlink $link or die $!;
+	rename $place, $link or die $!;
+}
+command_fails_like([ 'pg_ptrack', 'combine', '--in-place', $outer, $inner ],
+	qr/backup "\Q$inner\E" is in directory "\Q$outer\E"/, 'an increment in the directory');
+verifies($inner, 'it is still there');
+append_to_file("$dir/postmaster.pid", "1\n");
+command_fails_like(\@possible, qr/has a server's lock file "postmaster.pid"/, 'a directory that may have a server');
+unlink "$dir/postmaster.pid" or die $!;
+open my $locked, '<', $dir or die "could not open $dir: $!";
+flock $locked, LOCK_EX or die "could not lock $dir: $!";
+command_fails_like(\@possible, qr/are being combined in place in directory ".*" by another program/, 'two at a time');
+close $locked;
 is_deeply(list_tree($dir), $before, 'all of that changes nothing');
+ok(run_log(\@possible), 'and it is possible');
 
 done_testing();

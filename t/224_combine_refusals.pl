@@ -85,6 +85,10 @@ command_fails_like([ 'pg_ptrack', 'combine', '-o', new_dir(), @chain ],
 	qr/tablespace at ".*" has no tablespace mapping/, 'tablespaces have to be mapped');
 command_fails_like([ 'pg_ptrack', 'combine', '-o', $chain[0], mapped($chain[2]), @chain ],
 	qr/exists but is not empty/, 'a directory that is not empty');
+command_fails_like([ 'pg_ptrack', 'combine', '-o', "$chain[$_]/base/../in/it", mapped($chain[2]), @chain ],
+	qr/directory ".*" is in backup "\Q$chain[$_]\E"/, 'the result is not put into one of the backups') for 0 .. 2;
+command_fails_like([ 'pg_ptrack', 'combine', '-o', new_dir(), (map { s/=.*/=$chain[1]\/space/r } mapped($chain[2])), @chain ],
+	qr/directory "\Q$chain[1]\E\/space" is in backup "\Q$chain[1]\E"/, 'nor is a tablespace');
 command_fails_like([ 'pg_ptrack', 'combine', @chain ], qr/no output directory specified/, 'no output');
 command_fails_like([ 'pg_ptrack', 'combine', '-o', new_dir() ], qr/no input directories/, 'no input');
 
@@ -93,6 +97,9 @@ refused('a label of nothing', qr/invalid data in file ".*backup_label"/, 1, sub 
 refused('a label with two starts', qr/invalid data in file ".*backup_label"/, 1, sub {
 	spew("$_[0]/backup_label", slurp_file("$_[0]/backup_label") . "START TIMELINE: 2\n");
 });
+refused("a damaged label: $_", qr/checksum of file ".*backup_label" is not that of its manifest/, $_, sub {
+	spew("$_[0]/backup_label", slurp_file("$_[0]/backup_label") =~ s{^(CHECKPOINT LOCATION: )(\S+)}{$1${2}8}mr);
+}) for 0 .. 2;
 refused('no label', qr/could not open file ".*backup_label"/, 2, sub { unlink "$_[0]/backup_label" });
 refused('a control file of zeros', qr/has version 0, but/, 1, sub { spew("$_[0]/global/pg_control", "\0" x 8192) });
 refused('a short control file', qr/has 100 bytes, and not/, 1, sub { spew("$_[0]/global/pg_control", "\0" x 100) });
@@ -127,6 +134,26 @@ refused('a changed manifest', qr/manifest checksum mismatch/, 0, sub {
 refused('half a manifest', qr/could not parse backup manifest/, 1, sub {
 	spew("$_[0]/backup_manifest", substr slurp_file("$_[0]/backup_manifest"), 0, 5000);
 });
+
+refused('a file twice in a manifest', qr/file "PG_VERSION" is twice in backup/, 2, sub {
+	write_manifest($_[0], sub { $_[0] =~ s/^(.*"PG_VERSION".*\n)/$1$1/mr });
+});
+combine_fails('an unknown format', qr/invalid output format "zip", must be "plain" or "tar"/, ['--format=zip'], @chain);
+combine_fails('an unknown sync method', qr/unrecognized sync method: hope/, ['--sync-method=hope'], @chain);
+
+# Settings of recovery may be others than the manifest says, or none.
+my @settings = changed(2, sub { spew("$_[0]/postgresql.auto.conf", "work_mem = '5MB'\n"); spew("$_[0]/standby.signal", '') });
+my $changed_settings = combine_ok('changed settings', [ '--format=plain', '--sync-method=fsync' ], @settings);
+is(slurp_file("$changed_settings/postgresql.auto.conf"), "work_mem = '5MB'\n", 'changed settings: they are those of the last backup');
+ok(-e "$changed_settings/standby.signal", 'changed settings: it is a standby');
+verifies($changed_settings, 'changed settings');
+my $in_place = copy_dir($settings[0]);
+command_ok([ 'pg_ptrack', 'combine', '--in-place', '-N', $in_place, @settings[ 1, 2 ] ], 'changed settings, in place');
+is(slurp_file("$in_place/postgresql.auto.conf"), "work_mem = '5MB'\n", 'changed settings, in place: they are those of the last backup');
+ok(-e "$in_place/standby.signal", 'changed settings, in place: it is a standby');
+verifies($in_place, 'changed settings, in place');
+unlink "$settings[2]/postgresql.auto.conf";
+ok(!-e combine_ok('settings removed', [], @settings) . '/postgresql.auto.conf', 'settings removed: there are none');
 
 refused('no manifest of the last backup', qr/cannot make a manifest, as backup ".*" has none/, 2, sub { drop_manifest($_[0]) });
 
@@ -235,6 +262,17 @@ ok(!-e "$dir/backup_manifest", 'without a manifest');
 command_fails_like([ 'pg_ptrack', 'combine', '--log-json', '-o', new_dir(), mapped($broken[2]), @broken ],
 	qr/^\{"type": "message", "level": "error", "text": ".*PG_VERSION\\" is not/m, 'errors as JSON');
 
+# Nobody may read the messages any more.
+{
+	local $SIG{PIPE} = 'DEFAULT';
+	pipe(my $reads, my $writes) or die;
+	close $reads;
+	my $deaf = new_dir();
+	ok(IPC::Run::run([ 'pg_ptrack', 'combine', '-N', '--debug', '-o', $deaf, mapped($chain[2]), @chain ], '2>', $writes),
+		'messages that cannot be written');
+	verifies($deaf, 'messages that cannot be written');
+}
+
 # Lengths.  The file had 5 blocks; then it was truncated to 2, of which the second
 # was changed, and had a block 7 added; then, of 9, it has block 4 written, and some
 # that nobody wrote to.
@@ -316,4 +354,23 @@ is(slurp_file(combine_ok('empty', ['--no-manifest'], lengths($old, increment(0),
 is(blocks(slurp_file(combine_ok('a part of a block', ['--no-manifest'], lengths("$old!", increment(7), increment(7, 0 => 'A'))) . "/$table")),
 	"Abcde\0\0", 'a part of a block is none');
 
+# Checksums of pages that were enabled meanwhile: PostgreSQL's increments lack these pages.
+$node->stop;
+$node = chain_node('checksums', `initdb --help` =~ /--no-data-checksums/ ? '--no-data-checksums' : ());
+$node->safe_psql('postgres', 'CREATE TABLE t AS SELECT i FROM generate_series(1, 10000) i');
+@chain = make_chain($node);
+$node->stop;
+system_or_bail('pg_checksums', '--enable', '-D', $node->data_dir);
+$node->start;
+push @chain, make_backup($node, $chain[0]);
+push @chain, make_backup($node, $chain[1]);
+command_checks_all([ 'pg_ptrack', 'combine', '-N', '-o', new_dir(), mapped($chain[2]), @chain ], 0, [],
+	[qr/^pg_ptrack: warning: checksums of pages were enabled between backups "\Q$chain[0]\E" and "\Q$chain[1]\E"\npg_ptrack: hint: .*\n\z/],
+	'checksums of pages were enabled');
+my @with_lineage = ($chain[0], copy_dir($chain[1]), $chain[2]);
+add_file($with_lineage[1], lineage('lineage_prior', $chain[0], $one));
+command_checks_all([ 'pg_ptrack', 'combine', '-N', '-o', new_dir(), mapped($chain[2]), @with_lineage ], 0, [], [qr/^\z/],
+	'checksums of pages were enabled, of which ptrack knows');
+
+$node->stop;
 done_testing();

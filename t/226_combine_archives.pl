@@ -172,6 +172,13 @@ command_fails_like([ 'pg_ptrack', 'combine', '--link', '-o', new_dir(), mapped_f
 	qr/cannot be linked or cloned/, 'archives cannot be linked');
 command_fails_like([ 'pg_ptrack', 'combine', '-o', new_dir(), @chain ],
 	qr/tablespace at ".*" has no tablespace mapping/, 'tablespaces have to be mapped');
+my $damaged = new_dir();
+system_or_bail('cp', '-a', $chain[1], $damaged);
+substr(my $base = slurp_file("$damaged/base.tar"), index(slurp_file("$damaged/base.tar"), "$place_of_server\n"), 1) = '?';
+spew("$damaged/base.tar", $base);
+command_fails_like([ 'pg_ptrack', 'combine', @$_, '-o', new_dir(), $chain[0], $damaged ],
+	qr/checksum of file ".*tablespace_map" is not that of its manifest/, "a damaged tablespace_map, @$_")
+  for [ '-F', 'tar' ], [ '-F', 'plain', mapped_from_server() ];
 for my $number (0 .. 2)
 {
 	my @cut = ($number == 0 ? $whole : $chain[0], @chain[ 1, 2 ]);

@@ -89,6 +89,11 @@ my $none = client_backup($node, 'none', prior => $two);
 verify_backup($none, 'an increment of nothing');
 check_chain($node, 'an increment of nothing', $full, $one, $two, $none);
 
+# What it says of it
+command_checks_all([ backup_command($node, $node->backup_dir . '/verbose', prior => $two, args => ['--verbose']) ], 0, [],
+	[ map { qr/^pg_ptrack: $_/m } 'write-ahead log start point: [0-9A-F]+/[0-9A-F]+ on timeline 1$',
+		'receiving file "global/INCREMENTAL\.\d+"$', 'receiving file "PG_VERSION"$', 'write-ahead log end point: ' ], '--verbose');
+
 # Chains of both kinds
 if (has_core_increments())
 {
@@ -115,14 +120,7 @@ if (has_core_increments())
 # Damaged pages are told, and the backup is there.
 if ($node->safe_psql('postgres', 'SHOW data_checksums') eq 'on')
 {
-	my $path = $node->safe_psql('postgres', "CHECKPOINT; SELECT pg_relation_filepath('made')");
-
-	$node->stop;
-	open my $fh, '+<', $node->data_dir . "/$path" or die;
-	seek $fh, 3 * 8192 + 5000, 0;
-	print $fh 'damage';
-	close $fh;
-	$node->start;
+	my $path = damage_page($node, 'made');
 	my $dir = $node->backup_dir . '/damaged';
 	my ($stdout, $stderr);
 	IPC::Run::run([ backup_command($node, $dir) ], '>', \$stdout, '2>', \$stderr);

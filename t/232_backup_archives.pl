@@ -58,6 +58,18 @@ for my $method ('gzip:1', 'lz4', 'zstd:level=1,workers=2')
 }
 push @chain, client_backup($node, 'directory', prior => $chain[-1], args => [ '-X', 'stream', '-j', 2 ]);
 verify_backup($chain[-1], 'with streamed WAL');
+
+# Without a slot, when there is none to be had
+$node->safe_psql('postgres', <<'EOS');
+UPDATE t SET n = n + 1 WHERE id % 778 = 0;
+SELECT pg_create_physical_replication_slot('taken_' || i)
+FROM generate_series(1, current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots)) i;
+EOS
+my @without = backup_command($node, $node->backup_dir . '/refused', args => [ '-X', 'stream' ]);
+command_fails_like(\@without, qr/all replication slots are in use/, 'streaming takes a slot');
+push @chain, client_backup($node, 'no_slot', prior => $chain[-1], args => [ '-X', 'stream', '--no-slot' ]);
+verify_backup($chain[-1], 'with WAL that is streamed without one');
+$node->safe_psql('postgres', "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'taken%'");
 check_chain($node, 'archives and a directory', @chain);
 
 # Everything in one archive, manifest included
@@ -83,6 +95,7 @@ refused(qr/only tar mode backups can be compressed/, '-D', "$dir.x", '-Z', 'lz4'
 refused(qr/unrecognized compression algorithm/, '-D', "$dir.x", '-F', 't', '-Z', 'rot13');
 refused(qr/invalid compression specification/, '-D', "$dir.x", '-F', 't', '-Z', 'zstd:level=99');
 refused(qr/long-distance mode of compression is not supported|unrecognized compression option/, '-D', "$dir.x", '-F', 't', '-Z', 'zstd:long');
+refused(qr/cannot be fetched without a replication slot/, '-D', "$dir.x", '--no-slot');
 refused(qr/cannot be resumed/, '-D', "$dir.x", '-F', 't', '--resume');
 refused(qr/no target directory specified/);
 refused(qr/too many command-line arguments/, '-D', "$dir.x", 'what');

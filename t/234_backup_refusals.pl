@@ -96,6 +96,7 @@ backup_fails($node, 'no password', qr/no password supplied/, args => [ '-U', 'se
 	local $ENV{PGPASSWORD} = 'word';
 	command_ok([ backup_command($node, $node->backup_dir . '/by_password', args => [ '-U', 'secret', '-w', '-j', 2 ]) ], 'the right password');
 }
+backup_fails($node, 'a label of two lines', qr/label cannot have more than one line/, args => [ '-l', "one\nSTART TIMELINE: 7" ]);
 backup_fails($node, 'no such server', qr/could not connect|connection to server .* failed/, args => [ '-h', '/nowhere' ]);
 $node->safe_psql('postgres', 'CREATE ROLE nobody LOGIN');
 backup_fails($node, 'a role without privileges', qr/permission denied|must be superuser|permission to/, args => [ '-U', 'nobody' ]);
@@ -141,13 +142,21 @@ $clone->stop;
 $node->append_conf('postgresql.conf', 'ptrack.map_size = 0');
 $node->restart;
 backup_fails($node, 'tracking is disabled', qr/tracking is disabled|change tracking is disabled/, prior => $full);
-my $untracked = client_backup($node, 'untracked');
+my $untracked = $node->backup_dir . '/untracked';
+command_checks_all([ backup_command($node, $untracked) ], 0, [],
+	[qr/warning: tracking of changes is disabled on the server: no incremental backup can be relative to this one/],
+	'a full backup without tracking is made, with a warning');
 verify_backup($untracked, 'a full backup without tracking');
 
 # Without the library
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 $node->restart;
 backup_fails($node, 'the library is not loaded', qr/ptrack is not loaded on this server\n.*shared_preload_libraries/s);
+
+# What is no command
+command_fails_like(['pg_ptrack'], qr/error: no command specified\n.*hint: Try "pg_ptrack --help"/, 'no command');
+command_fails_like([ 'pg_ptrack', 'backups' ], qr/error: unrecognized command "backups"\n.*hint: Try "pg_ptrack --help"/, 'another command');
+command_like([ 'pg_ptrack', '--version' ], qr/^pg_ptrack \(ptrack\) \d+\.\d+/, '--version');
 
 $node->stop;
 done_testing();

@@ -1,5 +1,6 @@
 # Going on with backups that were interrupted: at any call, with tablespaces that come
-# and go, and with directories that are not such a backup.
+# and go, with a table that is truncated meanwhile, with directories that are not such a
+# backup, and with damaged pages.
 
 use strict;
 use warnings FATAL => 'all';
@@ -14,7 +15,7 @@ use Test::More;
 
 my $killer = call_breaker();
 
-my $node = new_node('primary', conf => 'wal_keep_size = 1GB');
+my $node = new_node('primary', conf => 'wal_keep_size = 1GB', initdb => ['--data-checksums']);
 my $places = PostgreSQL::Test::Utils::tempdir();
 $node->safe_psql('postgres', 'CREATE TABLE t AS SELECT i, repeat(md5(i::text), 10) AS v FROM generate_series(1, 20000) i');
 
@@ -107,6 +108,45 @@ is($node->safe_psql('postgres', 'SELECT count(*) FROM in_late'), '20000', 'and i
 system_or_bail(backup_command($node, $dir, args => ['--resume']));
 verify_backup($dir, 'elsewhere');
 
+# A table is truncated while it is interrupted, and nothing else of it changes
+$node->safe_psql('postgres', $_) for
+  'CREATE TABLE shrinks AS SELECT * FROM t', 'VACUUM (FREEZE) shrinks';
+my $prior = client_backup($node, 'before_truncation');
+$node->safe_psql('postgres', $_) for 'DELETE FROM shrinks WHERE i = 1', 'VACUUM shrinks';
+my $shrinks = $node->safe_psql('postgres', q{SELECT pg_relation_filepath('shrinks')}) =~ s{([^/]+)$}{INCREMENTAL.$1}r;
+$dir = $node->backup_dir . '/truncated';
+$calls = count_calls($node->backup_dir . '/counted_truncated', prior => $prior);
+ok(killed_at($dir, $calls - 9, prior => $prior), 'killed after a table was fetched');
+like(slurp_file("$dir/pg_ptrack.journal"), qr/ \Q@{[ $shrinks =~ s{INCREMENTAL\.}{}r ]}\E$/m, 'which the journal says');
+$node->safe_psql('postgres', q{DELETE FROM shrinks WHERE ctid >= '(100,0)'});
+# The sessions of the backup that was killed may still have snapshots.
+ok(poll_until(sub {
+	$node->safe_psql('postgres', 'VACUUM shrinks');
+	return $node->safe_psql('postgres', q{SELECT pg_relation_size('shrinks') / 8192}) == 100;
+}), 'the table is truncated');
+system_or_bail(backup_command($node, $dir, prior => $prior, args => ['--resume']));
+verify_backup($dir, 'with a truncated table');
+check_chain($node, 'with a truncated table', $prior, $dir);
+
+# A table is truncated while it is interrupted, and gets longer while it is gone on with,
+# as by a server that adds many pages at once, of which no WAL tells.
+$node->safe_psql('postgres', $_) for 'CREATE TABLE grows AS SELECT * FROM t', 'VACUUM (FREEZE) grows';
+my $grows = $node->safe_psql('postgres', q{SELECT pg_relation_filepath('grows')});
+$dir = $node->backup_dir . '/grows';
+$calls = count_calls($node->backup_dir . '/counted_grows');
+ok(killed_at($dir, $calls - 9), 'killed after a table was fetched that grows later');
+like(slurp_file("$dir/pg_ptrack.journal"), qr/ \Q$grows\E$/m, 'which the journal says');
+$node->safe_psql('postgres', $_) for q{DELETE FROM grows WHERE ctid >= '(100,0)'}, 'VACUUM grows', 'UPDATE t SET i = i + 1';
+is($node->safe_psql('postgres', q{SELECT pg_relation_size('grows') / 8192}), '100', 'the table is truncated');
+my $going = IPC::Run::start([ backup_command($node, $dir, args => [ '--resume', '-r', '8M' ]) ], '>', '/dev/null', '2>', '/dev/null');
+ok(poll_until(sub {
+	return $node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_progress_ptrack_backup WHERE phase = 'streaming database files'});
+}), 'files are listed');
+truncate $node->data_dir . "/$grows", 200 * 8192 or die;
+ok($going->finish, 'gone on with');
+verify_backup($dir, 'with a table that grows');
+check_chain($node, 'with a table that grows', $dir);
+
 # What is no such backup
 sub not_resumed
 {
@@ -122,6 +162,33 @@ ok(-e "$dir/backup_manifest", 'what is there stays');
 $dir = $node->backup_dir . '/other';
 ok(killed_at($dir, int($calls * 0.9)), 'killed for the last time');
 not_resumed('relative to another backup', qr/is of another server, relative to another backup/, prior => $full);
+
+# While a backup is being made, nobody else goes on with it.
+$dir = $node->backup_dir . '/busy';
+my $first = IPC::Run::start([ backup_command($node, $dir, args => [ '--resume', '-r', '12M' ]) ], '>', '/dev/null', '2>', '/dev/null');
+for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+{
+	last if -e "$dir/pg_ptrack.journal" && slurp_file("$dir/pg_ptrack.journal") =~ /base/;
+	select undef, undef, undef, 0.1;
+}
+not_resumed('one that is being made', qr/another program is writing a backup to directory "\Q$dir\E"/);
+ok($first->finish, 'which is completed');
+verify_backup($dir, 'that was being made');
+
+# Damaged pages are told by the backup that is completed, too.
+my $path = damage_page($node, 't');
+for my $attempt ([], ['--no-verify-checksums'])
+{
+	my $name = "damaged@$attempt";
+
+	$dir = $node->backup_dir . "/$name";
+	ok(killed_at($dir, $calls - 9, args => $attempt), "$name: killed after a file with a damaged page was fetched");
+	ok(-s "$dir/$path", "$name: which is there");
+	IPC::Run::run([ backup_command($node, $dir, args => ['--resume']) ], '>', '/dev/null', '2>', \my $stderr);
+	is($? >> 8, 1, "$name: gone on with: exit status");
+	like($stderr, qr/checksum verification failed in file "\Q$path\E", block 3\n/, "$name: the block is named");
+	verify_backup($dir, $name);
+}
 
 $node->stop;
 done_testing();

@@ -52,6 +52,7 @@ help(void)
 		   "                          use algorithm for manifest checksums\n"
 		   "  -n, --no-clean          do not clean up after errors\n"
 		   "      --no-manifest       suppress generation of backup manifest\n"
+		   "      --no-slot           prevent creation of temporary replication slot\n"
 		   "  -N, --no-sync           do not wait for changes to be written safely to disk\n"
 		   "      --no-verify-checksums\n"
 		   "                          do not verify checksums\n"
@@ -130,6 +131,12 @@ check_options(const BackupOptions *options)
 		fatal("only tar mode can write to standard output");
 	if (options->compression.algorithm != PG_COMPRESSION_NONE && !options->as_archives)
 		fatal("only tar mode backups can be compressed");
+	/* The server puts it into a line of backup_label. */
+	if (strpbrk(options->label, "\r\n"))
+		fatal("a backup's label cannot have more than one line");
+	/* Files that nothing holds may be reused while they are read. */
+	if (options->no_slot && options->wal == WAL_FETCH)
+		fatal("WAL cannot be fetched without a replication slot, only streamed");
 	if (options->as_archives && options->resume)
 		fatal("a backup in tar format cannot be resumed");
 	if (options->as_archives && options->write_recovery)
@@ -142,6 +149,7 @@ enum
 {
 	OPT_CHECKSUMS = 1000,
 	OPT_NO_MANIFEST,
+	OPT_NO_SLOT,
 	OPT_NO_VERIFY,
 	OPT_SYNC_METHOD,
 	OPT_LOG_JSON,
@@ -165,6 +173,7 @@ static const struct option long_options[] = {
 	{"no-clean", no_argument, NULL, 'n'},
 	{"no-manifest", no_argument, NULL, OPT_NO_MANIFEST},
 	{"no-password", no_argument, NULL, 'w'},
+	{"no-slot", no_argument, NULL, OPT_NO_SLOT},
 	{"no-sync", no_argument, NULL, 'N'},
 	{"no-verify-checksums", no_argument, NULL, OPT_NO_VERIFY},
 	{"password", no_argument, NULL, 'W'},
@@ -186,35 +195,6 @@ try_help(void)
 {
 	report_hint("Try \"pg_ptrack backup --help\" for more information.");
 	give_up();
-}
-
-/* Options of how to connect; false if it is none of them. */
-static bool
-connection_option(ConnectionOptions *connection, int c)
-{
-	switch (c)
-	{
-		case 'd':
-			connection->connstr = optarg;
-			return true;
-		case 'h':
-			connection->host = optarg;
-			return true;
-		case 'p':
-			connection->port = optarg;
-			return true;
-		case 'U':
-			connection->user = optarg;
-			return true;
-		case 'w':
-			connection->never_ask = true;
-			return true;
-		case 'W':
-			connection->ask_password = true;
-			return true;
-		default:
-			return false;
-	}
 }
 
 /* Options of where to; false if it is none of them. */
@@ -296,6 +276,9 @@ backup_option(BackupOptions *options, int c)
 			break;
 		case OPT_NO_MANIFEST:
 			options->no_manifest = true;
+			break;
+		case OPT_NO_SLOT:
+			options->no_slot = true;
 			break;
 		case OPT_NO_VERIFY:
 			options->no_verify = true;

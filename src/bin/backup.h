@@ -44,6 +44,7 @@ typedef struct BackupOptions
 	bool		as_archives;	/* -F tar */
 	pg_compress_specification compression;
 	bool		no_manifest;
+	bool		no_slot;		/* to stream WAL, which is kept by other means */
 	bool		no_verify;		/* of pages' checksums */
 	bool		resume;			/* go on with what is there, and leave it
 								 * there */
@@ -66,6 +67,8 @@ typedef struct BackupServer
 {
 	PGconn	   *conn;			/* on which it was started */
 	char	   *schema;			/* of the extension, quoted */
+	char	   *instance;		/* which no other server has, nor this one
+								 * after a restart */
 	int			version;		/* as libpq says it */
 	int			progress_pid;	/* by which the server shows this backup; 0:
 								 * it is not to */
@@ -124,6 +127,7 @@ typedef struct BackupFile
 	TakeMethod	method;
 	bool		in_prior;
 	bool		gone;			/* when it was to be read */
+	bool		damaged;		/* pages of it have wrong checksums */
 	uint8	   *map;			/* bit b of byte n: block 8 * n + b changed */
 	uint32		map_len;
 	uint32		changed;		/* bits set in it */
@@ -155,6 +159,7 @@ typedef struct BackupPlan
 extern void server_connect(BackupServer *server, BackupOptions *options);
 extern void server_start(BackupServer *server, const BackupOptions *options);
 extern void server_progress(const BackupServer *server, const char *format,...) pg_attribute_printf(2, 3);
+extern void server_require_same(const BackupServer *server, PGconn *conn);
 extern void server_join(const BackupServer *server, PGconn *conn);
 extern char *server_history(const BackupServer *server, TimeLineID tli);
 extern bool history_end(const char *history, TimeLineID tli, XLogRecPtr *end);

@@ -17,6 +17,7 @@
 #include "backup_archives.h"
 #include "backup_read.h"
 #include "backup_resume.h"
+#include "backup_units.h"
 #include "crc32c_combine.h"
 #include "incremental_file.h"
 #include "paths.h"
@@ -24,38 +25,19 @@
 #include "progress.h"
 #include "report.h"
 #include "workers.h"
+#include "write_behind.h"
 
-/* Files of more than two of these are taken in ranges of that size. */
-#define RANGE_BYTES		(128 * 1024 * 1024)
-
-/* How much goes into a unit of several files, at most. */
-#define UNIT_BYTES		(4 * 1024 * 1024)
-#define UNIT_FILES		256
-#define UNIT_MAP_BYTES	(256 * 1024)
-
-/* How much is written before the kernel is told to write it, too. */
-#define FLUSH_BYTES		(8 * 1024 * 1024)
-
-typedef struct Unit
-{
-	BackupFile **files;			/* in the array of all units */
-	int			nfiles;
-	int			part;			/* of the only file; -1: all of each file */
-	TakeMethod	method;
-	uint64		cost;			/* bytes, about */
-} Unit;
+/* How much is read at a time of what is in the backup. */
+#define READ_BYTES		(4 * 1024 * 1024)
 
 /* What the connections share. */
 typedef struct Fetch
 {
 	const BackupServer *server;
 	BackupOptions *options;
-	Unit	   *units;			/* by falling cost */
-	int			nunits;
-	int			room;
+	Units	   *units;
 	atomic_int	busy;			/* connections that have not come to the end */
-	BackupFile **order;			/* files of units */
-	atomic_int	next;
+	int			all_done[2];	/* a pipe; the last of them closes its second end */
 } Fetch;
 
 /* A file that is being written. */
@@ -70,7 +52,7 @@ typedef struct Writing
 	ArchiveFile *archived;		/* NULL: it is a file of its own */
 	int			fd;
 	uint64		position;		/* in the file */
-	uint64		flushed;
+	uint64		behind;			/* up to here, it is being written behind */
 	pg_checksum_context checksum;
 } Writing;
 
@@ -111,14 +93,14 @@ static void
 read_back(BackupFile *file, const char *path, const BackupOptions *options)
 {
 	pg_checksum_context checksum;
-	char	   *buffer = pg_malloc(UNIT_BYTES);
+	char	   *buffer = pg_malloc(READ_BYTES);
 	int			fd = target_open(path, O_RDONLY);
 	ssize_t		got;
 
 	file->written = 0;
 	if (pg_checksum_init(&checksum, options->checksum) < 0)
 		fatal("could not initialize checksum of file \"%s\"", path);
-	while ((got = read(fd, buffer, UNIT_BYTES)) > 0)
+	while ((got = read(fd, buffer, READ_BYTES)) > 0)
 	{
 		if (pg_checksum_update(&checksum, (const uint8 *) buffer, got) < 0)
 			fatal("could not update checksum of file \"%s\"", path);
@@ -240,10 +222,10 @@ write_bytes(Writing *writing, const char *bytes, size_t len)
 	if (pg_checksum_update(&writing->checksum, (const uint8 *) bytes, len) < 0)
 		fatal("could not update checksum of file \"%s\"", writing->path);
 	writing->position += len;
-	if (!writing->archived && writing->position - writing->flushed >= FLUSH_BYTES)
+	if (!writing->archived && writing->position - writing->behind >= WRITE_BEHIND_BYTES)
 	{
-		target_flush_early(writing->fd, writing->flushed, writing->position - writing->flushed);
-		writing->flushed = writing->position;
+		write_behind(writing->fd, writing->path, writing->behind, writing->position - writing->behind);
+		writing->behind = writing->position;
 	}
 }
 
@@ -275,12 +257,13 @@ begin_writing(Writing *writing, BackupFile *file, FilePart *part, uint64 size, c
 	writing->file = file;
 	writing->part = part;
 	path_in_backup(writing->path, file);
+	report_debug("receiving file \"%s\"", writing->path);
 	if (fetch->options->as_archives)
 		writing->archived = archives_begin(writing->path, size, file->modified);
 	else
 		writing->fd = target_open(writing->path, O_WRONLY | (file->resume ? 0 : O_CREAT) |
 								  (part || file->resume ? 0 : O_EXCL));
-	writing->position = writing->flushed = part ? part->start : 0;
+	writing->position = writing->behind = part ? part->start : 0;
 	begin_checksum(writing, fetch->options->checksum);
 }
 
@@ -291,6 +274,17 @@ end_file(BackupFile *file)
 	progress_add_file();
 }
 
+/* What there may be of a file that is gone by now. */
+static void
+remove_gone(const BackupFile *file)
+{
+	char		full[MAXPGPATH];
+
+	target_path(full, file->path);
+	if (unlink(full) != 0 && errno != ENOENT)
+		fatal("could not remove file \"%s\": %m", full);
+}
+
 /* One range of a file is there, or known to be gone; the last one to be completes it. */
 static void
 end_part(BackupFile *file, const BackupOptions *options)
@@ -298,7 +292,9 @@ end_part(BackupFile *file, const BackupOptions *options)
 	if (atomic_fetch_sub(&file->parts_left, 1) > 1)
 		return;
 	join_parts(file, options);
-	if (!file->gone)
+	if (file->gone)
+		remove_gone(file);
+	else
 		end_file(file);
 }
 
@@ -313,7 +309,7 @@ end_writing(Writing *writing, const BackupOptions *options)
 		archives_end(writing->archived);
 	else
 	{
-		target_flush_early(writing->fd, writing->flushed, writing->position - writing->flushed);
+		write_behind(writing->fd, writing->path, writing->behind, writing->position - writing->behind);
 		target_close(writing->fd, writing->path);
 	}
 	writing->file = NULL;
@@ -357,8 +353,9 @@ write_unchanged(BackupFile *file, const Fetch *fetch)
  */
 
 static void
-note_damaged(const BackupFile *file, const char *header)
+note_damaged(BackupFile *file, const char *header)
 {
+	file->damaged = true;
 	report_warning("checksum verification failed in file \"%s\", block %u", file->path,
 				   copy_u32(header + 24));
 	atomic_fetch_add(&damaged_pages, 1);
@@ -368,17 +365,11 @@ note_damaged(const BackupFile *file, const char *header)
 static void
 take_gone(BackupFile *file, const Unit *unit, const BackupOptions *options)
 {
-	char		full[MAXPGPATH];
-
 	file->gone = true;
 	if (unit->part >= 0)
 		end_part(file, options);
 	else if (file->resume)
-	{
-		target_path(full, file->path);
-		if (unlink(full) != 0)
-			fatal("could not remove file \"%s\": %m", full);
-	}
+		remove_gone(file);
 }
 
 /* The numbers of the blocks that follow, and how many the file has. */
@@ -482,11 +473,16 @@ append_map(PQExpBuffer command, const BackupFile *file)
 	appendPQExpBufferChar(command, '\'');
 }
 
-/* Blocks from that one on are not in the map, and wanted. */
+/*
+ * Blocks from that one on are not in the map, and wanted: those that were added since
+ * the file was listed; and those that are not there of a file that was kept.
+ */
 static int64
 known_blocks(const BackupFile *file)
 {
-	return file->resume ? (int64) (file->written / BLCKSZ) : file->size / BLCKSZ;
+	int64		size = file->resume ? Min(file->size, (int64) file->written) : file->size;
+
+	return size / BLCKSZ;
 }
 
 static void
@@ -569,18 +565,21 @@ fetch_units(void *arg, int number)
 	Fetch	   *fetch = arg;
 	PGconn	   *conn = connection_open(&fetch->options->connection, false);
 	PQExpBuffer command = createPQExpBuffer();
-	int			next;
+	LargeFile  *own = NULL;
+	Unit		unit;
 
+	server_require_same(fetch->server, conn);
 	server_join(fetch->server, conn);
-	while ((next = atomic_fetch_add(&fetch->next, 1)) < fetch->nunits)
+	while (units_next(fetch->units, &own, &unit))
 	{
 		if (workers_stopping())
 			give_up();
-		fetch_unit(conn, fetch, &fetch->units[next], command);
+		fetch_unit(conn, fetch, &unit, command);
 	}
 	destroyPQExpBuffer(command);
 	PQfinish(conn);
-	atomic_fetch_sub(&fetch->busy, 1);
+	if (atomic_fetch_sub(&fetch->busy, 1) == 1)
+		close(fetch->all_done[1]);
 }
 
 /* One thread more sees to it that the connection is there that holds the backup. */
@@ -592,142 +591,7 @@ fetch_or_watch(void *arg, int number)
 	if (number < fetch->options->jobs)
 		fetch_units(fetch, number);
 	while (number == fetch->options->jobs && atomic_load(&fetch->busy) > 0)
-		connection_watch(fetch->server->conn);
-}
-
-/*
- * Units
- */
-
-static Unit *
-add_unit(Fetch *fetch, BackupFile **files, int nfiles, TakeMethod method, uint64 cost)
-{
-	Unit	   *unit;
-
-	if (fetch->nunits == fetch->room)
-	{
-		fetch->room = Max(256, fetch->room * 2);
-		fetch->units = pg_realloc(fetch->units, fetch->room * sizeof(Unit));
-	}
-	unit = &fetch->units[fetch->nunits++];
-	*unit = (Unit)
-	{
-		.files = files,.nfiles = nfiles,.part = -1,.method = method,.cost = cost
-	};
-	return unit;
-}
-
-/* Cuts a large file into ranges. */
-static void
-add_ranges(Fetch *fetch, BackupFile **file)
-{
-	uint64		size = (uint64) (*file)->size;
-
-	(*file)->nparts = (int) ((size + RANGE_BYTES - 1) / RANGE_BYTES);
-	(*file)->parts = pg_malloc0((*file)->nparts * sizeof(FilePart));
-	atomic_init(&(*file)->parts_left, (*file)->nparts);
-	for (int i = 0; i < (*file)->nparts; i++)
-	{
-		FilePart   *part = &(*file)->parts[i];
-
-		part->start = (uint64) i * RANGE_BYTES;
-		part->length = Min(size - part->start, RANGE_BYTES);
-		add_unit(fetch, file, 1, TAKE_WHOLE, part->length)->part = i;
-	}
-}
-
-static uint64
-cost_of(const BackupFile *file)
-{
-	switch (file->method)
-	{
-		case TAKE_WHOLE:
-			return file->size;
-		case TAKE_BLOCKS:
-			return (uint64) file->changed * BLCKSZ;
-		case TAKE_NOTHING:
-			break;
-	}
-	return 0;
-}
-
-/* Puts files of one method together, as many as go into a unit each. */
-static void
-add_batches(Fetch *fetch, BackupFile **files, int count)
-{
-	int			first = 0;
-	uint64		cost = 0;
-	uint64		maps = 0;
-
-	for (int i = 0; i < count; i++)
-	{
-		cost += cost_of(files[i]);
-		maps += files[i]->map_len;
-		if (i + 1 < count && cost + cost_of(files[i + 1]) <= UNIT_BYTES &&
-			maps + files[i + 1]->map_len <= UNIT_MAP_BYTES && i + 1 - first < UNIT_FILES)
-			continue;
-		add_unit(fetch, files + first, i + 1 - first, files[first]->method, cost);
-		first = i + 1;
-		cost = maps = 0;
-	}
-}
-
-/* SHA checksums are of a file from its beginning to its end, and so are archives. */
-static bool
-can_be_split(const BackupFile *file, const BackupOptions *options)
-{
-	return file->size > 2 * (int64) RANGE_BYTES && !options->as_archives &&
-		(options->checksum == CHECKSUM_TYPE_CRC32C || options->checksum == CHECKSUM_TYPE_NONE);
-}
-
-static int
-unit_cmp(const void *a, const void *b)
-{
-	uint64		x = ((const Unit *) a)->cost;
-	uint64		y = ((const Unit *) b)->cost;
-
-	return x > y ? -1 : x < y;
-}
-
-/* A file that is a unit by itself, or several. */
-static void
-add_alone(Fetch *fetch, BackupFile *file)
-{
-	/* It stands where nothing else is put. */
-	BackupFile **own = pg_malloc(sizeof(BackupFile *));
-
-	*own = file;
-	if (file->resume)
-		add_unit(fetch, own, 1, file->method, (uint64) file->changed_since * BLCKSZ + file->size / 4);
-	else
-		add_ranges(fetch, own);
-}
-
-static void
-make_units(Fetch *fetch, BackupPlan *plan)
-{
-	BackupFile **next = fetch->order = pg_malloc(Max(plan->nfiles, 1) * sizeof(BackupFile *));
-
-	for (TakeMethod method = TAKE_WHOLE; method <= TAKE_NOTHING; method++)
-	{
-		BackupFile **first = next;
-
-		for (int i = 0; i < plan->nfiles; i++)
-		{
-			BackupFile *file = &plan->files[i];
-
-			/* The last of all. */
-			if (file->method != method || strcmp(file->path, CONTROL_NAME) == 0)
-				continue;
-			if (file->resume || (method == TAKE_WHOLE && can_be_split(file, fetch->options)))
-				add_alone(fetch, file);
-			else
-				*next++ = file;
-		}
-		add_batches(fetch, first, (int) (next - first));
-	}
-	if (fetch->nunits > 0)
-		qsort(fetch->units, fetch->nunits, sizeof(Unit), unit_cmp);
+		connection_watch(fetch->server->conn, fetch->all_done[0]);
 }
 
 /*
@@ -753,13 +617,18 @@ fetch_files(BackupPlan *plan, const BackupServer *server, BackupOptions *options
 {
 	Fetch		fetch = {.server = server,.options = options};
 
-	make_units(&fetch, plan);
+	fetch.units = units_make(plan, options);
 	server_progress(server, "'streaming database files', " UINT64_FORMAT ", %d", plan->bytes,
 					files_to_fetch(plan));
 	atomic_init(&fetch.busy, options->jobs);
+	if (pipe(fetch.all_done) != 0)
+		fatal("could not create a pipe: %m");
+	if (!options->as_archives && !options->target.no_sync && !options->target.sync_file_systems)
+		write_behind_begin();
 	workers_run(options->jobs + 1, fetch_or_watch, &fetch);
-	pg_free(fetch.units);
-	pg_free(fetch.order);
+	write_behind_end();
+	close(fetch.all_done[0]);
+	units_free(fetch.units);
 }
 
 /*

@@ -127,40 +127,81 @@ fetch_wal_file(const BackupServer *server, const BackupOptions *options, const c
 	return !file.gone;
 }
 
+/*
+ * The WAL that a server needs which starts from this backup: a range of each
+ * timeline, the newest first.  Returns how many.
+ */
+static int
+needed_wal(const BackupServer *server, WalRange **ranges)
+{
+	char	   *history = server_history(server, server->stop_tli);
+	WalRange	range = {server->stop_tli, server->start, server->stop};
+	TimeLineID	before;
+	int			count = 0;
+
+	*ranges = pg_malloc((server->stop_tli - server->start_tli + 1) * sizeof(WalRange));
+	while (range.tli > server->start_tli &&
+		   (before = history_before(history, range.tli)) != 0)
+	{
+		(void) history_end(history, before, &range.start);
+		(*ranges)[count++] = range;
+		range = (WalRange)
+		{
+			before, server->start, range.start
+		};
+	}
+	(*ranges)[count++] = range;
+	pg_free(history);
+	return count;
+}
+
+/* also_newer: what the segment has is in one of a newer timeline, too. */
 static void
-fetch_segment(const BackupServer *server, const BackupOptions *options, XLogSegNo segno)
+fetch_segment(const BackupServer *server, const BackupOptions *options, TimeLineID tli,
+			  XLogSegNo segno, bool also_newer)
 {
 	char		name[MAXFNAMELEN];
 	uint64		size;
 
-	/*
-	 * The segment that a timeline begins in has the end of the one before,
-	 * too.
-	 */
-	for (TimeLineID tli = server->stop_tli; tli >= server->start_tli; tli--)
+	XLogFileName(name, tli, segno, server->wal_segment_size);
+	if (!fetch_wal_file(server, options, name, &size))
 	{
-		XLogFileName(name, tli, segno, server->wal_segment_size);
-		if (!fetch_wal_file(server, options, name, &size))
-			continue;
-		if (size != server->wal_segment_size)
-			fatal("WAL segment \"%s\" has %llu bytes instead of %u", name,
-				  (unsigned long long) size, server->wal_segment_size);
-		return;
+		if (also_newer)
+			return;
+		fatal("requested WAL segment %s has already been removed", name);
 	}
-	XLogFileName(name, server->start_tli, segno, server->wal_segment_size);
-	fatal("requested WAL segment %s has already been removed", name);
+	if (size != server->wal_segment_size)
+		fatal("WAL segment \"%s\" has %llu bytes instead of %u", name,
+			  (unsigned long long) size, server->wal_segment_size);
 }
 
+/*
+ * The segment that a timeline begins in has the end of the one before, too.  A
+ * server that got it from an archive has no other; one that did not has both, and
+ * who verifies the backup asks for both.
+ */
 static void
 fetch_wal(const BackupServer *server, const BackupOptions *options)
 {
-	XLogSegNo	segno;
-	XLogSegNo	last;
+	WalRange   *ranges;
+	int			count = needed_wal(server, &ranges);
 
-	XLByteToSeg(server->start, segno, server->wal_segment_size);
-	XLByteToPrevSeg(server->stop, last, server->wal_segment_size);
-	for (; segno <= last; segno++)
-		fetch_segment(server, options, segno);
+	for (int i = 0; i < count; i++)
+	{
+		XLogSegNo	segno;
+		XLogSegNo	last;
+
+		XLByteToSeg(ranges[i].start, segno, server->wal_segment_size);
+		XLByteToPrevSeg(ranges[i].end, last, server->wal_segment_size);
+		for (; segno <= last; segno++)
+		{
+			bool		also_newer = i > 0 &&
+				XLByteInSeg(ranges[i - 1].start, segno, server->wal_segment_size);
+
+			fetch_segment(server, options, ranges[i].tli, segno, also_newer);
+		}
+	}
+	pg_free(ranges);
 }
 
 static void
@@ -262,22 +303,12 @@ put_file(ManifestWriter *writer, const BackupFile *file, const BackupOptions *op
 static void
 put_ranges(ManifestWriter *writer, const BackupServer *server)
 {
-	char	   *history = server_history(server, server->stop_tli);
-	WalRange	range = {server->stop_tli, server->start, server->stop};
-	TimeLineID	before;
+	WalRange   *ranges;
+	int			count = needed_wal(server, &ranges);
 
-	while (range.tli > server->start_tli &&
-		   (before = history_before(history, range.tli)) != 0)
-	{
-		(void) history_end(history, before, &range.start);
-		manifest_write_range(writer, &range);
-		range = (WalRange)
-		{
-			before, server->start, range.start
-		};
-	}
-	manifest_write_range(writer, &range);
-	pg_free(history);
+	for (int i = 0; i < count; i++)
+		manifest_write_range(writer, &ranges[i]);
+	pg_free(ranges);
 }
 
 static void
@@ -326,6 +357,7 @@ rename_manifest(void)
 typedef struct SyncWork
 {
 	const BackupPlan *plan;
+	void		(*act) (const char *path);
 	atomic_int	next;
 } SyncWork;
 
@@ -347,21 +379,41 @@ sync_files(void *arg, int number)
 		strlcpy(path, file->path, sizeof(path));
 		if (file->method != TAKE_WHOLE)
 			(void) path_to_incremental(path, sizeof(path), file->path);
-		target_sync(path);
+		work->act(path);
 	}
 }
 
 static void
-sync_backup(const BackupPlan *plan, const BackupOptions *options)
+act_on_files(const BackupPlan *plan, const BackupOptions *options, void (*act) (const char *path))
 {
-	SyncWork	work = {.plan = plan};
+	SyncWork	work = {.plan = plan,.act = act};
 
-	if (options->target.no_sync || options->as_archives)
-		return;
+	workers_run(options->jobs, sync_files, &work);
+}
+
+static void
+sync_tree(const BackupPlan *plan, const BackupOptions *options)
+{
 	if (!options->target.sync_file_systems)
-		workers_run(options->jobs, sync_files, &work);
+	{
+		act_on_files(plan, options, target_write_back);
+		act_on_files(plan, options, target_sync);
+	}
 	for (int i = plan->ndirectories - 1; i >= 0; i--)
 		target_sync(plan->directories[i]);
+}
+
+/*
+ * Everything but the manifest's name.  Archives are synchronized when they are
+ * closed, unless file systems are; what is left of them then are their names.
+ */
+static void
+sync_backup(const BackupPlan *plan, const BackupOptions *options)
+{
+	if (options->target.no_sync)
+		return;
+	if (!options->as_archives)
+		sync_tree(plan, options);
 	target_sync_all();
 }
 
@@ -376,6 +428,8 @@ write_recovery_settings(const BackupServer *server, const BackupOptions *options
 
 	WriteRecoveryConfig(server->conn, unconstify(char *, options->target.directory), contents);
 	destroyPQExpBuffer(contents);
+	target_sync("postgresql.auto.conf");
+	target_sync("standby.signal");
 }
 
 /*

@@ -259,8 +259,9 @@ check_start(const PriorBackup *prior, const BackupServer *server)
 }
 
 /*
- * A prior backup that does not say of which history it is must at least be of a
- * timeline that led here.
+ * The prior backup must have ended in this history.  Its lineage only says that of
+ * its start: if the timelines part after that, its files may hold what never
+ * happened here.
  */
 static void
 check_timeline(const PriorBackup *prior, const BackupServer *server)
@@ -369,8 +370,7 @@ plan_increment(BackupPlan *plan, const BackupServer *server, const BackupOptions
 	ManifestInfo info;
 
 	check_start(prior, server);
-	if (prior->lineage[0] == '\0')
-		check_timeline(prior, server);
+	check_timeline(prior, server);
 	manifest_read(options->prior_manifest, &handler, &info);
 	server_progress(server, "'finding changed blocks'");
 	plan_maps(plan, server, prior->start, prior->lineage, take_map);

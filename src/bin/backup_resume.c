@@ -5,19 +5,25 @@
  * While files are fetched, a journal in the backup's directory tells which of them
  * were completely written, and where the backup started.  Going on makes a new
  * backup, with a start of its own, and asks the server what changed since the
- * journal's: a file that did not change is kept, of one that did the blocks are
- * fetched that changed, and everything else is fetched anew.  What is kept must
+ * journal's: a file that did not change, nor its length, is kept, of one that did the
+ * blocks are fetched that changed, and everything else is fetched anew.  What is kept must
  * still have the checksum that the journal gives; so it does not matter what a crash
  * of this machine left of files, or of the journal.
  *
  * The journal, a line each:
  *
- *		pg_ptrack journal 1
- *		SYSTEM-IDENTIFIER CHECKSUM-ALGORITHM START-LSN START-LINEAGE PRIOR-LSN PRIOR-TLI
- *		METHOD SIZE CHECKSUM PATH			for each file; the last one counts
+ *		pg_ptrack journal 2
+ *		SYSTEM-IDENTIFIER CHECKSUM-ALGORITHM START-LSN START-TLI START-LINEAGE PRIOR-LSN PRIOR-TLI
+ *		METHOD PAGES SIZE CHECKSUM SERVER PATH	for each file; the last one counts
+ *
+ * PAGES: "v" if checksums of pages were verified; else "u", and if they are to be, the
+ * file is not kept.
  *
  * The start stays that of the first attempt: what is right since then is right
- * since later, too.
+ * since later, too.  But nothing tells where an attempt ended.  If the server has come
+ * to another timeline since, files may hold what never happened on it, and none is
+ * kept.  Nor does a standby keep what it has not sent itself: it may be behind, and
+ * the backup would end before what is in the files.
  *
  * The journal is made before anything else in the directory, and removed after
  * everything else is done.  So whatever is interrupted can be gone on with.
@@ -31,11 +37,12 @@
 #include <unistd.h>
 
 #include "backup_resume.h"
+#include "incremental_file.h"
 #include "paths.h"
 #include "port/pg_bitutils.h"
 #include "report.h"
 
-#define JOURNAL_TITLE	"pg_ptrack journal 1\n"
+#define JOURNAL_TITLE	"pg_ptrack journal 2\n"
 
 /* A file that was completely written. */
 typedef struct Completed
@@ -50,6 +57,7 @@ typedef struct Completed
 static bool going_on;
 static char *start_line;		/* the second line; NULL: nothing can be kept */
 static XLogRecPtr start;
+static TimeLineID start_tli;
 static char lineage[37];
 static Completed *completed;
 static int	ncompleted;
@@ -57,6 +65,8 @@ static int	room;
 
 static FILE *journal;
 static bool noting;				/* files in the journal */
+static char verified;			/* PAGES of the files that are noted */
+static const char *instance;	/* of the server that sends them */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /*
@@ -65,31 +75,49 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static char *
 describe(const BackupServer *server, const BackupOptions *options, const PriorBackup *prior,
-		 XLogRecPtr since, const char *since_lineage)
+		 XLogRecPtr since, TimeLineID since_tli, const char *since_lineage)
 {
-	return psprintf(UINT64_FORMAT " %s %X/%X %s %X/%X %u\n", server->system_identifier,
+	return psprintf(UINT64_FORMAT " %s %X/%X %u %s %X/%X %u\n", server->system_identifier,
 					pg_checksum_type_name(options->checksum), LSN_FORMAT_ARGS(since),
-					since_lineage, LSN_FORMAT_ARGS(prior ? prior->start : InvalidXLogRecPtr),
+					since_tli, since_lineage, LSN_FORMAT_ARGS(prior ? prior->start : InvalidXLogRecPtr),
 					prior ? prior->tli : 0);
 }
 
+/* If the server is on another timeline now, what the journal tells of is of no use. */
+static void
+check_timeline(const BackupServer *server, const BackupOptions *options)
+{
+	if (start_line == NULL || start_tli == server->start_tli)
+		return;
+	report_warning("nothing is kept of the backup in \"%s\", which was begun on timeline %u: the server is on timeline %u",
+				   options->target.directory, start_tli, server->start_tli);
+	pg_free(start_line);
+	start_line = NULL;
+	ncompleted = 0;
+}
+
 /*
- * Begins a journal, or goes on with the one that was read.  Without a lineage, or
- * checksums, there will be nothing to keep, but it marks the directory as ours.
+ * Begins a journal, or goes on with the one that was read.  The backup has started.
+ * Without a lineage, or checksums, there will be nothing to keep, but it marks the
+ * directory as ours.
  */
 void
 resume_begin(const BackupServer *server, const BackupOptions *options, const PriorBackup *prior)
 {
 	char		path[MAXPGPATH];
 
+	check_timeline(server, options);
 	target_path(path, JOURNAL_NAME);
 	journal = fopen(path, start_line ? "a" : "w");
 	if (journal == NULL)
 		fatal("could not open file \"%s\": %m", path);
+	instance = server->instance;
+	verified = options->no_verify ? 'u' : 'v';
 	noting = server->lineage && options->checksum != CHECKSUM_TYPE_NONE;
 	if (start_line == NULL)
 	{
-		char	   *line = noting ? describe(server, options, prior, server->start, server->lineage) : NULL;
+		char	   *line = noting ? describe(server, options, prior, server->start,
+											 server->start_tli, server->lineage) : NULL;
 
 		fprintf(journal, "%s%s", JOURNAL_TITLE, line ? line : "");
 		pg_free(line);
@@ -99,18 +127,19 @@ resume_begin(const BackupServer *server, const BackupOptions *options, const Pri
 }
 
 /*
- * A file was completely written.  Any worker says so.
+ * A file was completely written.  Any worker says so.  One that has damaged pages is
+ * fetched again when the backup is gone on with, so that these are told again.
  */
 void
 resume_note(const BackupFile *file)
 {
-	if (!noting || file->checksum_len == 0)
+	if (!noting || file->checksum_len == 0 || file->damaged)
 		return;
 	pthread_mutex_lock(&lock);
-	fprintf(journal, "%d " UINT64_FORMAT " ", (int) file->method, file->written);
+	fprintf(journal, "%d %c " UINT64_FORMAT " ", (int) file->method, verified, file->written);
 	for (int i = 0; i < file->checksum_len; i++)
 		fprintf(journal, "%02x", file->checksum[i]);
-	fprintf(journal, " %s\n", file->path);
+	fprintf(journal, " %s %s\n", instance, file->path);
 	(void) fflush(journal);
 	pthread_mutex_unlock(&lock);
 }
@@ -139,8 +168,10 @@ resume_end(void)
 
 /* One line of the journal, of which the last may be cut.  False if it is none. */
 static bool
-take_line(char *line)
+take_line(char *line, const BackupServer *server, const BackupOptions *options)
 {
+	char		sender[65];
+	char		pages;
 	Completed  *file;
 	int			method;
 	int			at = -1;
@@ -156,9 +187,12 @@ take_line(char *line)
 		completed = pg_realloc(completed, room * sizeof(Completed));
 	}
 	file = &completed[ncompleted];
-	if (sscanf(line, "%d %llu %128[0-9a-f] %n", &method, &size, file->checksum, &at) != 3 ||
-		at < 0 || method < TAKE_WHOLE || method > TAKE_NOTHING || !path_is_safe(line + at))
+	if (sscanf(line, "%d %c %llu %128[0-9a-f] %64[0-9.] %n", &method, &pages, &size, file->checksum,
+			   sender, &at) != 5 || at < 0 || method < TAKE_WHOLE || method > TAKE_NOTHING || !path_is_safe(line + at))
 		return false;
+	if ((server->is_standby && strcmp(sender, server->instance) != 0) ||
+		(pages != 'v' && !options->no_verify))
+		return true;
 	file->method = (TakeMethod) method;
 	file->size = size;
 	file->path = pg_strdup(line + at);
@@ -177,7 +211,8 @@ completed_cmp(const void *a, const void *b)
 }
 
 /*
- * Is there a backup in that directory that was interrupted?
+ * Is there a backup in that directory that was interrupted?  If so, nobody else goes
+ * on with it.
  */
 bool
 resume_find(const BackupOptions *options)
@@ -185,6 +220,9 @@ resume_find(const BackupOptions *options)
 	char		path[MAXPGPATH];
 
 	snprintf(path, sizeof(path), "%s/%s", options->target.directory, JOURNAL_NAME);
+	if (access(path, F_OK) != 0)
+		return false;
+	target_lock(options->target.directory);
 	return access(path, F_OK) == 0;
 }
 
@@ -197,10 +235,10 @@ check_start_line(const BackupServer *server, const BackupOptions *options,
 	uint32		low;
 	char	   *expected;
 
-	if (sscanf(start_line, "%*u %*s %X/%X %36[0-9a-f-]", &high, &low, lineage) != 3)
+	if (sscanf(start_line, "%*u %*s %X/%X %u %36[0-9a-f-]", &high, &low, &start_tli, lineage) != 4)
 		fatal("\"%s\" is not a journal of this program", path);
 	start = (uint64) high << 32 | low;
-	expected = describe(server, options, prior, start, lineage);
+	expected = describe(server, options, prior, start, start_tli, lineage);
 	if (strcmp(start_line, expected) != 0)
 		fatal_hint("Remove the directory, or run the command that was interrupted.",
 				   "the backup in \"%s\" is of another server, relative to another backup, or has other checksums",
@@ -230,7 +268,7 @@ resume_read(const BackupServer *server, const BackupOptions *options, const Prio
 	{
 		start_line = pg_strdup(line);
 		check_start_line(server, options, prior, path);
-		while (fgets(line, sizeof(line), file) != NULL && take_line(line))
+		while (fgets(line, sizeof(line), file) != NULL && take_line(line, server, options))
 			 /* the next one */ ;
 	}
 	if (ferror(file))
@@ -244,6 +282,32 @@ resume_read(const BackupServer *server, const BackupOptions *options, const Prio
  * Planning
  */
 
+/*
+ * Does what is there of a file's blocks say that it is as long as it is now?  A
+ * truncation leaves no changed blocks, but those that it cut off must not be taken
+ * from the prior backup.
+ */
+static bool
+tells_length(const BackupFile *file)
+{
+	char		path[MAXPGPATH];
+	char		full[MAXPGPATH];
+	char		fixed[INCREMENTAL_FIXED];
+	IncrementalHeader header;
+	ssize_t		got;
+	int			fd;
+
+	(void) path_to_incremental(path, sizeof(path), file->path);
+	target_path(full, path);
+	fd = open(full, O_RDONLY | O_NOFOLLOW | PG_BINARY, 0);
+	if (fd < 0)
+		return false;
+	got = read(fd, fixed, sizeof(fixed));
+	close(fd);
+	return got == sizeof(fixed) && incremental_fixed_parse(fixed, &header) == NULL &&
+		header.truncation == (uint64) file->size / BLCKSZ;
+}
+
 static void
 plan_file(BackupPlan *plan, const Completed *done)
 {
@@ -256,7 +320,7 @@ plan_file(BackupPlan *plan, const Completed *done)
 		!path_is_relation(file->path, &fork, &segment) || fork == FSM_FORKNUM)
 		return;
 	if (file->method == TAKE_BLOCKS)
-		file->resume = file->changed_since == 0 ? RESUME_KEEP : RESUME_NOT;
+		file->resume = file->changed_since == 0 && tells_length(file) ? RESUME_KEEP : RESUME_NOT;
 	else if (file->changed_since == 0 && done->size == (uint64) file->size)
 		file->resume = RESUME_KEEP;
 	else if (done->size % BLCKSZ == 0 && file->size % BLCKSZ == 0)

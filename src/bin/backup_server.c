@@ -57,29 +57,6 @@ check_sizes(PGconn *conn)
 			  RELSEG_SIZE);
 }
 
-static void
-find_extension(BackupServer *server)
-{
-	PGconn	   *conn = server->conn;
-	/* A setting that only the configuration file knows is not in this view. */
-	char	   *map_size = connection_value(conn,
-											"SELECT setting FROM pg_catalog.pg_settings WHERE name = 'ptrack.map_size'");
-
-	if (map_size == NULL)
-		fatal_hint("Add \"ptrack\" to \"shared_preload_libraries\" and restart the server.",
-				   "ptrack is not loaded on this server");
-	server->schema = connection_value(conn,
-									  "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e "
-									  "JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'ptrack'");
-	if (server->schema == NULL)
-	{
-		report_error("there is no extension \"ptrack\" in database \"%s\"", PQdb(conn));
-		report_hint("Use CREATE EXTENSION ptrack there, or name a database that has it by -d.");
-		give_up();
-	}
-	pg_free(map_size);
-}
-
 /*
  * By which process the server is to show the backup; 0 if this role may not have
  * it shown, which is no reason not to make it.  The server is asked, since what
@@ -100,6 +77,30 @@ find_progress(const BackupServer *server)
 	return found;
 }
 
+/* What tells a running server from others, be they copies of it: when it started. */
+static char *
+find_instance(PGconn *conn)
+{
+	return connection_value(conn,
+							"SELECT pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())");
+}
+
+/*
+ * Gives up if that is a connection to another server.  One name may stand for
+ * several; and a standby may be behind, so that what it has is not what WAL from
+ * the backup's start on makes right.
+ */
+void
+server_require_same(const BackupServer *server, PGconn *conn)
+{
+	char	   *instance = find_instance(conn);
+
+	if (instance == NULL || strcmp(instance, server->instance) != 0)
+		fatal_hint("Use connection parameters that lead to one server only.",
+				   "a connection is to another server than that on which the backup was started");
+	pg_free(instance);
+}
+
 /*
  * Connects, and looks at the server.
  */
@@ -111,7 +112,8 @@ server_connect(BackupServer *server, BackupOptions *options)
 	memset(server, 0, sizeof(*server));
 	server->conn = conn = connection_open(&options->connection, true);
 	server->version = PQserverVersion(conn);
-	find_extension(server);
+	server->schema = connection_extension_schema(conn);
+	server->instance = find_instance(conn);
 	server->progress_pid = find_progress(server);
 	check_sizes(conn);
 	server->system_identifier =
@@ -240,6 +242,8 @@ server_start(BackupServer *server, const BackupOptions *options)
 	server->start = parse_lsn(lsn);
 	server->start_tli = start_timeline(server);
 	server->lineage = start_lineage(server);
+	report_debug("write-ahead log start point: %X/%X on timeline %u",
+				 LSN_FORMAT_ARGS(server->start), server->start_tli);
 	termPQExpBuffer(&query);
 	pg_free(lsn);
 }
@@ -381,4 +385,6 @@ server_stop(BackupServer *server, bool wait_for_archive)
 		fatal("could not parse the backup label from the server");
 	server->start_tli = tli;
 	server->stop_tli = stop_timeline(server);
+	report_debug("write-ahead log end point: %X/%X on timeline %u",
+				 LSN_FORMAT_ARGS(server->stop), server->stop_tli);
 }

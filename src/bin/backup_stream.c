@@ -3,9 +3,9 @@
  *		WAL that is received while files are fetched.
  *
  * A connection of its own, for the replication protocol, has a temporary slot that
- * holds WAL from before the backup's start.  A thread receives it from the segment
- * on that the backup starts in, and writes a segment when it is whole; the last one
- * is filled up with zeros, as the server does.
+ * holds WAL from before the backup's start, unless there is to be none.  A thread
+ * receives it from the segment on that the backup starts in, and writes a segment
+ * when it is whole; the last one is filled up with zeros, as the server does.
  */
 #include "postgres_fe.h"
 
@@ -39,7 +39,30 @@ static _Atomic XLogRecPtr stop; /* up to there; 0: not known yet */
 static Worker *receiver;
 
 /*
- * Opens the connection, and has the server hold WAL from now on.
+ * The connection must be to the server that the backup is going to be started on.
+ * Its process is shown there, or its slot, which is found also if a connection pooler
+ * gives its processes other numbers.
+ */
+static void
+check_server(const BackupServer *server)
+{
+	char		query[256];
+	char	   *found;
+
+	snprintf(query, sizeof(query), options->no_slot ?
+			 "SELECT 1 FROM pg_catalog.pg_stat_replication WHERE pid = %d" :
+			 "SELECT 1 FROM pg_catalog.pg_replication_slots WHERE slot_name = 'pg_ptrack_%d'",
+			 PQbackendPID(conn));
+	found = connection_value(server->conn, query);
+	if (found == NULL)
+		fatal_hint("Use connection parameters that lead to one server only.",
+				   "the connection for WAL is to another server than that for the backup");
+	pg_free(found);
+}
+
+/*
+ * Opens the connection, and has the server hold WAL from now on, unless other means
+ * are to.
  */
 void
 stream_open(const BackupServer *server, BackupOptions *of)
@@ -48,10 +71,14 @@ stream_open(const BackupServer *server, BackupOptions *of)
 
 	options = of;
 	conn = connection_open_replication(&of->connection);
-	snprintf(command, sizeof(command),
-			 "CREATE_REPLICATION_SLOT pg_ptrack_%d TEMPORARY PHYSICAL RESERVE_WAL",
-			 PQbackendPID(conn));
-	connection_command(conn, command);
+	if (!of->no_slot)
+	{
+		snprintf(command, sizeof(command),
+				 "CREATE_REPLICATION_SLOT pg_ptrack_%d TEMPORARY PHYSICAL RESERVE_WAL",
+				 PQbackendPID(conn));
+		connection_command(conn, command);
+	}
+	check_server(server);
 	segment_size = server->wal_segment_size;
 	segment = pg_malloc(segment_size);
 }
@@ -194,13 +221,16 @@ receive(void *unused, int number)
 void
 stream_begin(const BackupServer *server)
 {
+	char		slot[64] = "";
 	char		command[128];
 	PGresult   *result;
 
+	if (!options->no_slot)
+		snprintf(slot, sizeof(slot), "SLOT pg_ptrack_%d ", PQbackendPID(conn));
 	tli = server->start_tli;
 	position = server->start - XLogSegmentOffset(server->start, segment_size);
-	snprintf(command, sizeof(command), "START_REPLICATION SLOT pg_ptrack_%d %X/%X TIMELINE %u",
-			 PQbackendPID(conn), LSN_FORMAT_ARGS(position), tli);
+	snprintf(command, sizeof(command), "START_REPLICATION %s%X/%X TIMELINE %u",
+			 slot, LSN_FORMAT_ARGS(position), tli);
 	result = PQexec(conn, command);
 	if (PQresultStatus(result) != PGRES_COPY_BOTH)
 		fatal("could not send replication command \"%s\": %s", command, PQerrorMessage(conn));

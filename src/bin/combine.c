@@ -500,6 +500,7 @@ combine_main(int argc, char **argv)
 	parse_options(&options, argc, argv);
 	pqsignal(SIGINT, on_signal);
 	pqsignal(SIGTERM, on_signal);
+	pqsignal(SIGPIPE, SIG_IGN);
 	chain = chain_create(argc - optind, argv + optind);
 	set_modes(chain_last(chain)->dir);
 	check_method(&options, chain);

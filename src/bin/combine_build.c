@@ -252,7 +252,7 @@ build_check(Builder *builder, Target *target)
 void
 build_file(Builder *builder, Target *target, const char *to)
 {
-	report(PG_LOG_DEBUG, PG_LOG_PRIMARY, "making file \"%s\"", to);
+	report_debug("making file \"%s\"", to);
 	if (target->source_count == 1)
 		copy_source(builder, target, target->newest, to);
 	else
@@ -363,7 +363,7 @@ build_in_place(Builder *builder, Target *target)
 		keep_first(builder, target);
 	else
 	{
-		report(PG_LOG_DEBUG, PG_LOG_PRIMARY, "changing file \"%s\"", path);
+		report_debug("changing file \"%s\"", path);
 		out.fd = dir_open(first->dir, target->path, O_RDWR | PG_BINARY, &st);
 		if (st.st_nlink == 1)
 			change_first(builder, target, &out, st.st_size);

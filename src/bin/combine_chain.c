@@ -144,6 +144,51 @@ label_read(BackupLabel *label, const Backup *backup)
 }
 
 /*
+ * Compares a small file that was read with what its manifest says of it.  The result's
+ * is made of it, and has a new checksum.
+ */
+static void
+check_text(const Backup *backup, const char *name, const char *text, size_t len,
+		   const ManifestFile *file)
+{
+	pg_checksum_context sum;
+	uint8		computed[PG_CHECKSUM_MAX_LENGTH];
+
+	if (file->checksum_len == 0)
+		return;
+	if (pg_checksum_init(&sum, file->checksum_type) < 0 ||
+		pg_checksum_update(&sum, (const uint8 *) text, len) < 0 ||
+		pg_checksum_final(&sum, computed) != file->checksum_len)
+		fatal("could not compute checksum of file \"%s/%s\"", backup->dir, name);
+	if (memcmp(computed, file->checksum, file->checksum_len) != 0)
+		fatal("checksum of file \"%s/%s\" is not that of its manifest", backup->dir, name);
+}
+
+/*
+ * Compares a label that was read with its manifest.
+ */
+void
+label_check(const Backup *backup, const ManifestFile *file)
+{
+	const char *text = backup->label.text;
+
+	check_text(backup, backup->label_name, text, strlen(text), file);
+}
+
+/*
+ * The same for what says where the tablespaces of archives are.
+ */
+void
+tablespace_map_check(const Backup *backup, const ManifestFile *file)
+{
+	size_t		len;
+	char	   *text = input_read(&backup->input, TABLESPACE_MAP_NAME, &len);
+
+	check_text(backup, TABLESPACE_MAP_NAME, text, len, file);
+	pg_free(text);
+}
+
+/*
  * The label of the result, in malloc'd memory: it is the last backup, relative to
  * what the first one is relative to, if that is an incremental one.
  */
@@ -212,6 +257,7 @@ control_read(Backup *backup)
 	memcpy(&control, bytes, sizeof(control));
 	check_control(backup, &control);
 	backup->system_identifier = control.system_identifier;
+	backup->checksums = control.data_checksum_version != 0;
 	pg_free(bytes);
 }
 

@@ -7,6 +7,7 @@
 
 #include "access/xlogdefs.h"
 #include "combine_input.h"
+#include "manifest.h"
 
 /* What backup_label says. */
 typedef struct BackupLabel
@@ -28,6 +29,7 @@ typedef struct Backup
 	const char *manifest_name;
 	BackupLabel label;
 	uint64		system_identifier;
+	bool		checksums;		/* of pages */
 } Backup;
 
 typedef struct Chain
@@ -42,6 +44,8 @@ extern Chain *chain_create(int count, char *const *dirs);
 extern void chain_read(Chain *chain);
 extern const Backup *chain_last(const Chain *chain);
 extern void label_read(BackupLabel *label, const Backup *backup);
+extern void label_check(const Backup *backup, const ManifestFile *file);
+extern void tablespace_map_check(const Backup *backup, const ManifestFile *file);
 extern void control_read(Backup *backup);
 extern char *label_of_result(const Chain *chain);
 

@@ -77,16 +77,51 @@ must_be_mapped(const CombineOptions *options, const Directory *directory)
 }
 
 /*
- * Checks that nothing is in the way.
+ * Gives up if a directory, of which any part may be missing, is in one of the backups.
+ */
+void
+output_check_outside(const char *dir, const Chain *chain)
+{
+	char		existing[MAXPGPATH];
+	char	   *real;
+
+	strlcpy(existing, dir, sizeof(existing));
+	canonicalize_path(existing);
+	while ((real = realpath(existing[0] ? existing : ".", NULL)) == NULL && errno == ENOENT &&
+		   existing[0])
+		get_parent_directory(existing);
+	if (real == NULL)
+		fatal("could not access directory \"%s\": %m", dir);
+	for (int i = 0; i < chain->count; i++)
+	{
+		char	   *backup = realpath(chain->backups[i].dir, NULL);
+
+		if (backup && path_is_prefix_of_path(backup, real))
+			fatal("directory \"%s\" is in backup \"%s\"", dir, chain->backups[i].dir);
+		free(backup);
+	}
+	free(real);
+}
+
+static void
+check_place(const char *dir, const Chain *chain)
+{
+	check_empty(dir);
+	output_check_outside(dir, chain);
+}
+
+/*
+ * Checks that nothing is in the way, and that the result will not be in any of the
+ * backups that it is made of.
  */
 void
 output_check(const CombineOptions *options, const Plan *plan)
 {
-	check_empty(options->output);
+	check_place(options->output, plan->chain);
 	for (const Directory *directory = plan->directories; directory; directory = directory->next)
 	{
 		if (!options->archives && is_tablespace(directory))
-			check_empty(must_be_mapped(options, directory));
+			check_place(must_be_mapped(options, directory), plan->chain);
 	}
 }
 

@@ -10,6 +10,7 @@
 
 extern const char *output_mapped(const CombineOptions *options, const char *link);
 extern void output_check(const CombineOptions *options, const Plan *plan);
+extern void output_check_outside(const char *dir, const Chain *chain);
 extern bool output_must_unpack(const Chain *chain);
 extern void output_unpack(const Plan *plan, const char *path);
 extern void output_create_root(const CombineOptions *options);

@@ -24,7 +24,6 @@
 #include "postgres_fe.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include "combine_build.h"
@@ -37,6 +36,7 @@
 #include "pqexpbuffer.h"
 #include "progress.h"
 #include "report.h"
+#include "target.h"
 #include "workers.h"
 
 /* All of our own files begin with this. */
@@ -95,12 +95,7 @@ place_refuse(const char *dir)
 static void
 lock_directory(const char *dir)
 {
-	int			fd = open(dir, O_RDONLY | O_DIRECTORY, 0);
-
-	if (fd < 0)
-		fatal("could not open directory \"%s\": %m", dir);
-	/* Not all file systems can do that. */
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+	if (!target_try_lock(dir))
 		fatal("backups are being combined in place in directory \"%s\" by another program", dir);
 	if (dir_has(dir, "postmaster.pid"))
 		fatal("directory \"%s\" has a server's lock file \"postmaster.pid\"", dir);
@@ -297,12 +292,28 @@ find_directory(const Plan *plan, const char *path)
 	return NULL;
 }
 
+/*
+ * What is not part of the result is removed.  But not another backup, be it one of
+ * the increments or one that is wanted later.  Where a server's directory has one, its
+ * backups have that without the manifest.
+ */
+static void
+refuse_inner(const Place *place, const char *path)
+{
+	const char *name = path_file_name(path);
+
+	if (name != path && strcmp(name, MANIFEST_NAME) == 0)
+		fatal("backup \"%s/%.*s\" is in directory \"%s\", which is to be changed in place",
+			  place->dir, (int) (name - path - 1), path, place->dir);
+}
+
 static void
 note_vanished(void *arg, const char *path, const struct stat *st, const char *link)
 {
 	Place	   *place = arg;
 	Vanished   *vanished;
 
+	refuse_inner(place, path);
 	if (S_ISDIR(st->st_mode) ? find_directory(place->plan, path) != NULL :
 		plan_find(place->plan, path) != NULL)
 		return;
@@ -348,26 +359,9 @@ directory_exists(const char *path)
 	return false;
 }
 
-/* Gives up if it is not known where a tablespace is to be that is new. */
-static void
-check_tablespaces(const Place *place)
-{
-	for (const Directory *directory = place->plan->directories; directory;
-		 directory = directory->next)
-	{
-		char		path[MAXPGPATH];
-
-		path_join(path, place->dir, directory->path);
-		if (directory->link && strcmp(directory->path, "pg_wal") != 0 &&
-			!directory_exists(path) && output_mapped(place->options, directory->link) == NULL)
-			fatal_hint("Use --tablespace-mapping to say where it is to be.",
-					   "tablespace at \"%s\" has no tablespace mapping", directory->link);
-	}
-}
-
-/* Makes a directory, and a link that leads to it.  An earlier run may have made it. */
-static void
-make_tablespace(const char *path, const char *location)
+/* Is there such a directory?  Gives up if a tablespace cannot be put there. */
+static bool
+location_exists(const char *location)
 {
 	int			state = pg_check_dir(location);
 
@@ -375,7 +369,59 @@ make_tablespace(const char *path, const char *location)
 		fatal("directory \"%s\" exists but is not empty", location);
 	if (state < 0)
 		fatal("could not access directory \"%s\": %m", location);
-	if (state == 0 && pg_mkdir_p(pg_strdup(location), pg_dir_create_mode) < 0)
+	return state > 0;
+}
+
+/* Is it a tablespace that is to be made, elsewhere? */
+static bool
+is_new_tablespace(const Place *place, const Directory *directory)
+{
+	char		path[MAXPGPATH];
+
+	path_join(path, place->dir, directory->path);
+	return directory->link && strcmp(directory->path, "pg_wal") != 0 && !directory_exists(path);
+}
+
+/* Gives up if a tablespace before that one is to be there, too. */
+static void
+check_only_one(const Place *place, const Directory *directory, const char *location)
+{
+	for (const Directory *other = place->plan->directories; other != directory; other = other->next)
+	{
+		const char *mapped = is_new_tablespace(place, other) ?
+			output_mapped(place->options, other->link) : NULL;
+
+		if (mapped && strcmp(mapped, location) == 0)
+			fatal("directory \"%s\" cannot be used twice", location);
+	}
+}
+
+/* Gives up if a tablespace that is new cannot be where it is to be, or nobody said where. */
+static void
+check_tablespaces(const Place *place)
+{
+	for (const Directory *directory = place->plan->directories; directory;
+		 directory = directory->next)
+	{
+		const char *mapped;
+
+		if (!is_new_tablespace(place, directory))
+			continue;
+		mapped = output_mapped(place->options, directory->link);
+		if (mapped == NULL)
+			fatal_hint("Use --tablespace-mapping to say where it is to be.",
+					   "tablespace at \"%s\" has no tablespace mapping", directory->link);
+		(void) location_exists(mapped);
+		output_check_outside(mapped, place->chain);
+		check_only_one(place, directory, mapped);
+	}
+}
+
+/* Makes a directory, and a link that leads to it.  An earlier run may have made it. */
+static void
+make_tablespace(const char *path, const char *location)
+{
+	if (!location_exists(location) && pg_mkdir_p(pg_strdup(location), pg_dir_create_mode) < 0)
 		fatal("could not create directory \"%s\": %m", location);
 	if (symlink(location, path) < 0)
 		fatal("could not create symbolic link \"%s\": %m", path);

@@ -45,6 +45,7 @@ typedef struct LineagePoint
 {
 	struct LineagePoint *next;
 	int			backup;
+	bool		is_prior;		/* what it is relative to */
 	char		point[32];		/* timeline and LSN */
 	char		lineage[64];
 } LineagePoint;
@@ -228,8 +229,40 @@ note_lineage(Plan *plan, int backup, const char *path)
 		give_up();
 	}
 	point->backup = backup;
+	point->is_prior = is_prior_lineage(path);
 	point->next = plan->lineages;
 	plan->lineages = point;
+}
+
+/* Does ptrack say what changed since the backup before? */
+static bool
+is_tracked(const Plan *plan, int backup)
+{
+	for (const LineagePoint *point = plan->lineages; point != NULL; point = point->next)
+	{
+		if (point->backup == backup && point->is_prior)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * pg_checksums writes every page without a trace in the WAL.  To ptrack, everything has
+ * changed then; PostgreSQL's own increments do not have these pages.
+ */
+static void
+check_page_checksums(const Plan *plan)
+{
+	const Backup *backups = plan->chain->backups;
+
+	for (int i = 1; i < plan->chain->count; i++)
+	{
+		if (!backups[i].checksums || backups[i - 1].checksums || is_tracked(plan, i))
+			continue;
+		report_warning("checksums of pages were enabled between backups \"%s\" and \"%s\"",
+					   backups[i - 1].dir, backups[i].dir);
+		report_hint("Before a server is started from the result, use pg_checksums to disable and enable them there.");
+	}
 }
 
 /*
@@ -277,6 +310,7 @@ add_file(Plan *plan, int backup, const char *path, const ManifestFile *file)
 {
 	char		whole[MAXPGPATH];
 	bool		incremental = whole_name(whole, path);
+	bool		settings = path_is_recovery_settings(path);
 	Target	   *target;
 
 	if (workers_stopping())
@@ -285,7 +319,8 @@ add_file(Plan *plan, int backup, const char *path, const ManifestFile *file)
 	if (is_special(plan, backup, path) || is_wal(path))
 		return;
 	target = plan_find(plan, whole);
-	if (backup == plan->chain->count - 1 && (target == NULL || target->incremental != incremental))
+	if (backup == plan->chain->count - 1 && !settings &&
+		(target == NULL || target->incremental != incremental))
 		fatal("file \"%s\" is in the manifest of backup \"%s\", but not on disk", path,
 			  backup_dir(plan, backup));
 	if (target == NULL && is_prior_lineage(path))
@@ -295,14 +330,20 @@ add_file(Plan *plan, int backup, const char *path, const ManifestFile *file)
 	if (target->oldest != NULL && target->oldest->backup == backup)
 		fatal("file \"%s\" is twice in backup \"%s\"", target->path, backup_dir(plan, backup));
 	if (target->oldest == NULL || target->oldest->incremental)
-		add_source(target, backup, incremental, file);
+		add_source(target, backup, incremental, settings ? NULL : file);
 }
 
 static void
 manifest_file(void *arg, const ManifestFile *file)
 {
 	Listing    *listing = arg;
+	const Backup *backup = &listing->plan->chain->backups[listing->backup];
 
+	if (strcmp(file->path, LABEL_NAME) == 0)
+		label_check(backup, file);
+	if (strcmp(file->path, TABLESPACE_MAP_NAME) == 0 && backup->input.archives &&
+		backup == chain_last(listing->plan->chain))
+		tablespace_map_check(backup, file);
 	add_file(listing->plan, listing->backup, file->path, file);
 }
 
@@ -497,6 +538,7 @@ plan_create(const Chain *chain, bool for_archives)
 	input_walk(&chain_last(chain)->input, add_entry, plan);
 	for (int i = chain->count - 1; i >= 0; i--)
 		list_backup(plan, i);
+	check_page_checksums(plan);
 	add_weights(plan);
 	return plan;
 }

@@ -12,5 +12,6 @@ extern int	backup_main(int argc, char **argv);
 extern int	verify_main(int argc, char **argv);
 extern int	combine_main(int argc, char **argv);
 extern int	summary_main(int argc, char **argv);
+extern int	report_main(int argc, char **argv);
 
 #endif							/* PTRACK_COMMANDS_H */

@@ -9,6 +9,7 @@
 #include "common/string.h"
 #include "connection.h"
 #include "fe_utils/string_utils.h"
+#include "getopt_long.h"
 #include "port/pg_bswap.h"
 #include "report.h"
 #include "workers.h"
@@ -20,11 +21,43 @@
 static const char *const session_settings =
 "SET search_path = ''; SET statement_timeout = 0; SET lock_timeout = 0; "
 "SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0; "
-"SET bytea_output = hex; SET client_encoding = sql_ascii; SET DateStyle = ISO";
+"SET bytea_output = hex; SET extra_float_digits = 1; SET client_encoding = sql_ascii; SET DateStyle = ISO; "
+"SET standard_conforming_strings = on";
 
 /*
  * Opening
  */
+
+/*
+ * Takes an option that getopt_long found; false if it is none of how to connect.
+ */
+bool
+connection_option(ConnectionOptions *connection, int c)
+{
+	switch (c)
+	{
+		case 'd':
+			connection->connstr = optarg;
+			return true;
+		case 'h':
+			connection->host = optarg;
+			return true;
+		case 'p':
+			connection->port = optarg;
+			return true;
+		case 'U':
+			connection->user = optarg;
+			return true;
+		case 'w':
+			connection->never_ask = true;
+			return true;
+		case 'W':
+			connection->ask_password = true;
+			return true;
+		default:
+			return false;
+	}
+}
 
 static PGconn *
 try_connect(const ConnectionOptions *options, bool replication)
@@ -119,6 +152,8 @@ connection_open(ConnectionOptions *options, bool may_ask)
 	PGconn	   *conn = open_one(options, may_ask, false);
 
 	connection_command(conn, session_settings);
+	if (PQserverVersion(conn) >= 170000)
+		connection_command(conn, "SET transaction_timeout = 0");
 	return conn;
 }
 
@@ -167,19 +202,22 @@ wait_for_input(PGconn *conn)
 }
 
 /*
- * Waits for a moment, while nothing is asked for on that connection.  Gives up if it
- * has ended.
+ * Waits for a moment, while nothing is asked for on that connection; or until the
+ * other end of a pipe is closed.  Gives up if the connection has ended.
  */
 void
-connection_watch(PGconn *conn)
+connection_watch(PGconn *conn, int pipe_end)
 {
-	struct pollfd poll_fd = {.fd = PQsocket(conn),.events = POLLIN};
+	struct pollfd poll_fds[] = {
+		{.fd = PQsocket(conn),.events = POLLIN},
+		{.fd = pipe_end,.events = POLLIN}
+	};
 
 	if (workers_stopping())
 		give_up();
-	if (poll(&poll_fd, 1, WAIT_MS) < 0 && errno != EINTR)
+	if (poll(poll_fds, lengthof(poll_fds), WAIT_MS) < 0 && errno != EINTR)
 		fatal("could not wait for the server: %m");
-	if (poll_fd.revents != 0 && (!PQconsumeInput(conn) || PQstatus(conn) != CONNECTION_OK))
+	if (poll_fds[0].revents != 0 && (!PQconsumeInput(conn) || PQstatus(conn) != CONNECTION_OK))
 		fatal("%s", PQerrorMessage(conn));
 }
 
@@ -267,6 +305,33 @@ connection_value(PGconn *conn, const char *query)
 		value = pg_strdup(PQgetvalue(result, 0, 0));
 	PQclear(result);
 	return value;
+}
+
+/*
+ * The schema that the extension is in, quoted if need be, in malloc'd memory.
+ */
+char *
+connection_extension_schema(PGconn *conn)
+{
+	/* A setting that only the configuration file knows is not in this view. */
+	char	   *map_size = connection_value(conn,
+											"SELECT setting FROM pg_catalog.pg_settings WHERE name = 'ptrack.map_size'");
+	char	   *schema;
+
+	if (map_size == NULL)
+		fatal_hint("Add \"ptrack\" to \"shared_preload_libraries\" and restart the server.",
+				   "ptrack is not loaded on this server");
+	pg_free(map_size);
+	schema = connection_value(conn,
+							  "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e "
+							  "JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'ptrack'");
+	if (schema == NULL)
+	{
+		report_error("there is no extension \"ptrack\" in database \"%s\"", PQdb(conn));
+		report_hint("Use CREATE EXTENSION ptrack there, or name a database that has it by -d.");
+		give_up();
+	}
+	return schema;
 }
 
 /*

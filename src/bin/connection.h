@@ -23,12 +23,14 @@ typedef struct ConnectionOptions
 	char	   *password;
 } ConnectionOptions;
 
+extern bool connection_option(ConnectionOptions *options, int c);
 extern PGconn *connection_open(ConnectionOptions *options, bool may_ask);
 extern PGconn *connection_open_replication(ConnectionOptions *options);
-extern void connection_watch(PGconn *conn);
+extern void connection_watch(PGconn *conn, int pipe_end);
 extern void connection_command(PGconn *conn, const char *command);
 extern PGresult *connection_query(PGconn *conn, const char *query);
 extern char *connection_value(PGconn *conn, const char *query);
+extern char *connection_extension_schema(PGconn *conn);
 
 /* Reading what COPY ... TO STDOUT (FORMAT binary) sends, a row at a time. */
 typedef struct CopyReader

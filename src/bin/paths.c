@@ -9,32 +9,6 @@
 #include "paths.h"
 
 /*
- * Can a file of that name be nowhere else than in the directory that the name is
- * relative to?  Symbolic links are another matter.
- */
-bool
-path_is_safe(const char *path)
-{
-	size_t		len = 0;
-
-	if (path[0] == '\0' || strlen(path) >= MAXPGPATH)
-		return false;
-	for (const char *c = path;; c++)
-	{
-		if (*c != '/' && *c != '\0')
-		{
-			len++;
-			continue;
-		}
-		if (len == 0 || (len == 1 && c[-1] == '.') || (len == 2 && c[-1] == '.' && c[-2] == '.'))
-			return false;
-		len = 0;
-		if (*c == '\0')
-			return true;
-	}
-}
-
-/*
  * The last component.
  */
 const char *
@@ -149,4 +123,21 @@ path_is_relation(const char *path, ForkNumber *fork, unsigned *segment)
 		*segment = (unsigned) strtoul(number, NULL, 10);
 	}
 	return *next == '\0';
+}
+
+/*
+ * Does that hold settings of recovery, which may be changed in a backup?  What its
+ * manifest says of these does not count.
+ */
+bool
+path_is_recovery_settings(const char *path)
+{
+	static const char *const names[] = {"postgresql.auto.conf", "recovery.signal", "standby.signal"};
+
+	for (size_t i = 0; i < lengthof(names); i++)
+	{
+		if (strcmp(path, names[i]) == 0)
+			return true;
+	}
+	return false;
 }

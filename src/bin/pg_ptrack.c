@@ -19,6 +19,7 @@ static const Command commands[] = {
 	{"verify", verify_main, "check backups against their manifests"},
 	{"combine", combine_main, "make one backup of a chain of them"},
 	{"summary", summary_main, "print change summaries"},
+	{"report", report_main, "show what changed on a server"},
 };
 
 static void

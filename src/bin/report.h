@@ -22,6 +22,7 @@ extern char *json_quoted(const char *text);
 #define report_error(...)	report(PG_LOG_ERROR, PG_LOG_PRIMARY, __VA_ARGS__)
 #define report_warning(...)	report(PG_LOG_WARNING, PG_LOG_PRIMARY, __VA_ARGS__)
 #define report_info(...)	report(PG_LOG_INFO, PG_LOG_PRIMARY, __VA_ARGS__)
+#define report_debug(...)	report(PG_LOG_DEBUG, PG_LOG_PRIMARY, __VA_ARGS__)
 
 /* More of the message before. */
 #define report_detail(...)	report(PG_LOG_ERROR, PG_LOG_DETAIL, __VA_ARGS__)

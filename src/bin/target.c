@@ -5,6 +5,7 @@
 #include "postgres_fe.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -111,12 +112,46 @@ clean_up(void)
 	}
 }
 
-/* Makes a directory, or takes one that is empty; or one that is known to be ours. */
+/*
+ * Has no other program write to that directory for as long as this one runs.  False
+ * if one does already.
+ */
+bool
+target_try_lock(const char *path)
+{
+	int			fd = open(path, O_RDONLY | O_DIRECTORY, 0);
+
+	if (fd < 0)
+		fatal("could not open directory \"%s\": %m", path);
+	/* Not all file systems can do that. */
+	return flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+}
+
+/*
+ * The same for a directory that a backup is to be written to; gives up if another
+ * program writes to it.
+ */
+void
+target_lock(const char *path)
+{
+	if (!target_try_lock(path))
+		fatal("another program is writing a backup to directory \"%s\"", path);
+}
+
+/*
+ * Makes a directory, or takes one that is empty; or one that is known to be ours,
+ * which is locked.
+ */
 static void
 take_root(const char *path, bool ours)
 {
 	Root	   *root = pg_malloc0(sizeof(Root));
 
+	for (const Root *other = roots; other; other = other->next)
+	{
+		if (strcmp(other->path, path) == 0)
+			fatal("directory \"%s\" cannot be used twice", path);
+	}
 	root->path = pg_strdup(path);
 	switch (pg_check_dir(path))
 	{
@@ -133,6 +168,11 @@ take_root(const char *path, bool ours)
 			if (!ours)
 				fatal("directory \"%s\" exists but is not empty", path);
 	}
+	if (!ours)
+		target_lock(path);
+	/* Another program may have been there first. */
+	if (!ours && pg_check_dir(path) > 1)
+		fatal("directory \"%s\" exists but is not empty", path);
 	root->next = roots;
 	roots = root;
 }
@@ -271,18 +311,6 @@ target_close(int fd, const char *path)
 }
 
 /*
- * Has the kernel begin to write what will have to be durable.
- */
-void
-target_flush_early(int fd, uint64 offset, uint64 len)
-{
-#ifdef HAVE_SYNC_FILE_RANGE
-	if (!options.no_sync && !options.sync_file_systems)
-		(void) sync_file_range(fd, (off_t) offset, (off_t) len, SYNC_FILE_RANGE_WRITE);
-#endif
-}
-
-/*
  * Durability
  */
 
@@ -297,6 +325,27 @@ sync_path(const char *full, bool directory)
 	if (fsync(fd) != 0 && !(directory && (errno == EBADF || errno == EINVAL)))
 		fatal("could not fsync file \"%s\": %m", full);
 	close(fd);
+}
+
+/*
+ * Has the kernel begin to write a file that target_sync() is going to wait for.  If
+ * that is done for many before the first is waited for, the file system makes their
+ * metadata durable together.
+ */
+void
+target_write_back(const char *path)
+{
+#ifdef HAVE_SYNC_FILE_RANGE
+	char		full[MAXPGPATH];
+	int			fd;
+
+	target_path(full, path);
+	fd = open(full, O_RDONLY | O_NOFOLLOW | PG_BINARY, 0);
+	if (fd < 0)
+		return;
+	(void) sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+	close(fd);
+#endif
 }
 
 /*

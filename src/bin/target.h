@@ -30,6 +30,8 @@ typedef struct TargetOptions
 
 extern void tablespace_mapping_add(TablespaceMapping **mappings, const char *argument);
 
+extern bool target_try_lock(const char *path);
+extern void target_lock(const char *path);
 extern void target_create(const TargetOptions *options);
 extern void target_keep(void);
 extern void target_path(char *to, const char *path);
@@ -38,7 +40,7 @@ extern void target_make_tablespace(const char *path, const char *location);
 extern int	target_open(const char *path, int flags);
 extern void target_write(int fd, const char *path, const void *data, size_t len, uint64 offset);
 extern void target_close(int fd, const char *path);
-extern void target_flush_early(int fd, uint64 offset, uint64 len);
+extern void target_write_back(const char *path);
 extern void target_sync(const char *path);
 extern void target_sync_all(void);
 

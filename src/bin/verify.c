@@ -17,9 +17,7 @@
 #define MAX_JOBS	1024
 
 /* What changes after a backup was made, or is not in its manifest. */
-static const char *const always_ignored[] = {
-	MANIFEST_NAME, "pg_wal", "postgresql.auto.conf", "recovery.signal", "standby.signal"
-};
+static const char *const always_ignored[] = {MANIFEST_NAME, "pg_wal"};
 
 /*
  * There was a problem, and it has been reported.  No lock may be held.
@@ -52,6 +50,8 @@ verify_ignores(const Verify *verify, const char *path)
 		if (is_below(path, always_ignored[i]))
 			return true;
 	}
+	if (path_is_recovery_settings(path))
+		return true;
 	for (int i = 0; i < verify->options.nignored; i++)
 	{
 		if (is_below(path, verify->options.ignored[i]))

@@ -64,10 +64,17 @@ change_entry(RelFileNumber relation, ForkNumber fork)
 	return (uint64) relation << 32 | (uint64) fork << 24;
 }
 
+/* The low half of change_piece(): not 0. */
+static inline uint32
+change_part(uint32 fork, uint32 piece)
+{
+	return fork << 24 | (piece + 1);
+}
+
 static inline uint64
 change_piece(RelFileNumber relation, ForkNumber fork, uint32 piece)
 {
-	return change_entry(relation, fork) | (piece + 1);
+	return (uint64) relation << 32 | change_part(fork, piece);
 }
 
 static inline Oid

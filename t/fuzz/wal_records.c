@@ -102,7 +102,11 @@ take_block(TestBlock *b, const TestBlock *previous)
 	if (b->id > XLR_MAX_BLOCK_ID)
 		return false;
 	flags = (uint8) take(1);
+#ifdef FUZZ_INSERT
+	b->fork = flags & MAX_FORKNUM;
+#else
 	b->fork = flags & BKPBLOCK_FORK_MASK;
+#endif
 	b->image = flags >> 4 & 3;
 	b->same_relation = previous && (flags & 64) != 0;
 	b->block = take(4);
@@ -272,7 +276,10 @@ redo_record(uint32 main_len, Effects *effects)
 	free(main_data);
 }
 
-/* Registered blocks come first, as they are, all but those of the FSM. */
+/*
+ * Registered blocks come first, as they are, all but those of the FSM; after one of a
+ * fork that there is not, all is unknown.
+ */
 static void
 check_marks(const Effects *effects)
 {
@@ -284,6 +291,12 @@ check_marks(const Effects *effects)
 
 		if (b->fork == FSM_FORKNUM)
 			continue;
+		if (b->fork > MAX_FORKNUM)
+		{
+			REQUIRE(effects->count == n + 1);
+			REQUIRE(effects->list[n].kind == EFFECT_UNKNOWN);
+			return;
+		}
 		REQUIRE(n < effects->count);
 		REQUIRE(effects->list[n].kind == EFFECT_MARK);
 		REQUIRE(RelFileLocatorEquals(effects->list[n].rlocator, b->rlocator));
@@ -460,6 +473,20 @@ make_forbidden(void)
 	REQUIRE(forbidden != MAP_FAILED);
 }
 
+/* What wal_insert_is_known() looks at. */
+static Effects looked_at;
+
+static bool
+look_at(const char *rlocator, uint32 fork, BlockNumber block)
+{
+	RelFileLocator aligned;
+
+	memcpy(&aligned, rlocator, sizeof(aligned));
+	if (fork != FSM_FORKNUM)
+		note_mark(&looked_at, &aligned, (ForkNumber) fork, block);
+	return true;
+}
+
 static void
 insert_record(Effects *effects)
 {
@@ -487,6 +514,11 @@ insert_record(Effects *effects)
 	exact = copy_of(headers, chunks[0].len);
 	chunks[0].data = exact;
 	wal_insert_effects(chunks, &noted);
+
+	/* If it knows all that it looks at, there is nothing else. */
+	looked_at.count = 0;
+	if (wal_insert_is_known(chunks, look_at))
+		REQUIRE(same_effects(&looked_at, effects));
 
 	free(exact);
 	for (int i = 0; i < nmain_chunks; i++)

@@ -11,7 +11,22 @@ use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
 
-our @EXPORT = qw(backup_command client_backup backup_fails verify_backup combine_backups check_chain has_core_increments);
+our @EXPORT = qw(backup_command client_backup backup_fails verify_backup combine_backups damage_page check_chain has_core_increments);
+
+# Damages a page of a table, which has four at least, while the node is stopped.
+sub damage_page
+{
+	my ($node, $table) = @_;
+	my $path = $node->safe_psql('postgres', "CHECKPOINT; SELECT pg_relation_filepath('$table')");
+
+	$node->stop;
+	open my $fh, '+<', $node->data_dir . "/$path" or die;
+	seek $fh, 3 * 8192 + 5000, 0;
+	print $fh 'damage';
+	close $fh;
+	$node->start;
+	return $path;
+}
 
 # Has this major PostgreSQL's own incremental backups?
 sub has_core_increments

@@ -13,7 +13,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(need_core_increments chain_node make_chain tablespace_dirs new_dir copy_dir
+our @EXPORT = qw(need_core_increments chain_node make_backup make_chain new_dir copy_dir
   core_combine mapped combine_ok combine_fails list_tree modes same_trees verifies
   spew write_manifest drop_manifest);
 

@@ -13,7 +13,7 @@ use Digest::MD5 qw(md5);
 use Exporter 'import';
 use Time::HiRes qw(time);
 
-our @EXPORT = qw(drop_unlogged take_image each_difference count_pages);
+our @EXPORT = qw(drop_unlogged take_image each_difference count_pages differ_in_label is_unused_bucket);
 
 my $BLCKSZ = 8192;
 my $CHUNK = 1024 * 1024;
@@ -29,6 +29,11 @@ my $ZERO_ENTRIES = $ZERO_ENTRY x ($CHUNK / $BLCKSZ);
 # A server that is killed between extending a relation and logging its insertion
 # leaves such pages behind: without contents, without LSN, and without WAL.
 my $EMPTY_PAGE = pack('vvvvvV', 0, 24, $BLCKSZ, $BLCKSZ, $BLCKSZ | 4, 0) . "\0" x ($BLCKSZ - 24);
+# A page that a hash index got for buckets and has not used, likewise: the lower
+# end, upper and special, and the special space, which names the kind of index.
+my $UNUSED_BUCKET = pack('vvvvvV', 0, 24, $BLCKSZ - 16, $BLCKSZ - 16, $BLCKSZ | 4, 0) . "\0" x ($BLCKSZ - 40)
+  . pack('VVVvv', (0xFFFFFFFF) x 3, 0, 0xFF80);
+
 # The names of tracked files: main, visibility-map and init forks.  The free
 # space map is not WAL-logged, and temporary relations have other names.
 my $RELATION_FILE = qr{^\d+(?:_vm|_init)?(?:\.\d+)?$};
@@ -181,6 +186,94 @@ sub count_pages
 	$pages += length($_->{entries}) / $ENTRY
 	  for grep { defined } defined $path ? $image->{$path} : values %$image;
 	return $pages;
+}
+
+# A page of a file; '' if it ends before.
+sub read_page
+{
+	my ($name, $page) = @_;
+	my $bytes = '';
+
+	open my $fh, '<:raw', $name or return '';
+	return '' if !seek($fh, $page * $BLCKSZ, 0) || (read($fh, $bytes, $BLCKSZ) // 0) < $BLCKSZ;
+	return $bytes;
+}
+
+sub is_unused_bucket
+{
+	my ($dir, $path, $page) = @_;
+	my $bytes = read_page("$dir/$path", $page);
+
+	return $bytes ne '' && substr($bytes, 10) eq $UNUSED_BUCKET;
+}
+
+# What an index has set when it has noted dead entries on a page, by the identifier
+# at the page's end: BTP_HAS_GARBAGE, LH_PAGE_HAS_DEAD_TUPLES, F_HAS_GARBAGE.
+sub garbage_flag
+{
+	my ($identifier) = @_;
+
+	return $identifier <= 0xff7f ? 0x40 : { 0xff80 => 0x80, 0xff81 => 0x10 }->{$identifier} // 0;
+}
+
+# A page without its LSN and checksum, without what is set with no record or with
+# one that may be lost (hints in its header, on a heap's rows and on the dead entries
+# of an index), and without what is left of the past in its free space, which an
+# image in WAL does not have.
+sub without_hints
+{
+	my ($bytes) = @_;
+	my ($flags, $lower, $upper, $special) = unpack 'x10 vvvv', $bytes;
+	my $is_heap = $special == $BLCKSZ;
+
+	substr $bytes, 0, 12, "\0" x 10 . pack 'v', $flags & ~3;
+	substr $bytes, 20, 4, "\0" x 4;
+	return $bytes if $lower < 24 || $lower > $upper || $upper > $special || $special > $BLCKSZ;
+	for (my $at = 24; $at + 4 <= $lower; $at += 4)
+	{
+		my $item = unpack 'V', substr $bytes, $at, 4;
+		my ($offset, $state) = ($item & 0x7fff, $item >> 15 & 3);
+
+		if ($is_heap && $state == 1)
+		{
+			my $infomask = unpack 'v', substr $bytes, $offset + 20, 2;
+
+			# HEAP_XMIN_COMMITTED to HEAP_XMAX_INVALID, but not a frozen row's first two,
+			# which are logged
+			$infomask &= ($infomask & 0x0300) == 0x0300 ? ~0x0c00 : ~0x0f00;
+			substr $bytes, $offset + 20, 2, pack 'v', $infomask;
+		}
+		elsif (!$is_heap && $state == 3)
+		{
+			substr $bytes, $at, 4, pack 'V', $item & ~(2 << 15);
+		}
+	}
+	if ($special == $BLCKSZ - 16)
+	{
+		my ($opaque, $identifier) = unpack 'vv', substr $bytes, $special + 12, 4;
+
+		substr $bytes, $special + 12, 2, pack 'v', $opaque & ~garbage_flag($identifier);
+	}
+	# Metapages and the like have their contents there, unless they say otherwise.
+	substr $bytes, $lower, $upper - $lower, "\0" x ($upper - $lower) if $lower > 24;
+	return $bytes;
+}
+
+# Is a page of one data directory that of another one, from which WAL was replayed, but
+# for its LSN and hint bits?
+#
+# Replay gives every page of which a record has an image that record's LSN.  Who wrote
+# the record does not, if it changed nothing, as when a hash index's bucket is squeezed;
+# or if it logged hint bits and then found that the page was dirty already: because
+# another session logged some at once, or because the page was just being written.
+sub differ_in_label
+{
+	my ($one, $other, $path, $page) = @_;
+	my ($here, $there) = map { read_page("$_/$path", $page) } $one, $other;
+
+	return 0 if $here eq '' || $there eq '' || $path =~ /_(?:vm|init)(?:\.\d+)?$/;
+	return 0 if grep { substr($_, 0, 8) eq "\0" x 8 } $here, $there;
+	return without_hints($here) eq without_hints($there);
 }
 
 1;

@@ -19,7 +19,7 @@ use PtrackImage;
 use PtrackTest;
 use Test::More;
 
-our @EXPORT = qw(prepare_probackup probackup restored_node compare_backup check_backup table_rows);
+our @EXPORT = qw(prepare_probackup probackup restored_node compare_backup check_backup);
 
 my $BLCKSZ = 8192;
 my $LARGE = 64 * 1024 * 1024;

@@ -162,13 +162,15 @@ sub is_down
 }
 
 # Does a log end with a server that takes connections?  After a process was killed
-# it must have started anew: it may say that it is ready while it goes down.
+# it must have started anew: it may say that it is ready while it goes down.  Or, if
+# $goes_on, never go down: one whose checkpointer was killed when its promotion ended
+# gets another and goes on.
 sub says_ready
 {
-	my ($log) = @_;
+	my ($log, $goes_on) = @_;
 	my $killed = $log =~ s/.*was terminated by signal//s;
 
-	return $log =~ ($killed ? qr/reinitializing.*ready to accept/s : qr/ready to accept/);
+	return $log =~ ($killed && !$goes_on ? qr/reinitializing.*ready to accept/s : qr/ready to accept/);
 }
 
 # Waits until what was logged since that offset says that the server takes
@@ -177,9 +179,10 @@ sub await_ready
 {
 	my ($self, $from) = @_;
 
-	for (my $end = time + 120; time < $end; sleep 0.01)
+	# What has not ended five seconds after it was told to is killed.
+	for (my $begin = time; time < $begin + 120; sleep 0.01)
 	{
-		return 1 if says_ready($self->logged($from));
+		return 1 if says_ready($self->logged($from), time > $begin + 20);
 		return 0 if $self->is_down;
 	}
 	die "$self->{name} does not come up\n";
@@ -254,7 +257,10 @@ sub kill_postmaster
 	kill 'KILL', keys %children if $children_too;
 	for (my $end = time + 60; time < $end; sleep 0.01)
 	{
-		return if !grep { -e "/proc/$_" } keys %children;
+		next if grep { -e "/proc/$_" } keys %children;
+		# Killed while it was writing them, it does not start any more.
+		unlink grep { -e $_ && !-s _ } "$self->{data}/postmaster.pid", glob "$self->{dir}/.s.PGSQL.$self->{port}.lock";
+		return;
 	}
 	die "children of $self->{name}'s postmaster go on without it\n";
 }
