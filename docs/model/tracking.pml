@@ -891,7 +891,7 @@ inline begin_query()
 
 #define CAN_QUERY		(LAST_RUN && accepting && loaded && queries_left > 0)
 
-/* map_snapshot_both, and then the walk in change_query.c. */
+/* map_snapshot_both, and then the walk in chain.c. */
 proctype Query() provided (down == 0 || down == _pid)
 {
 	byte changed[4];			/* latest change of each block, as in page[] */
