@@ -315,15 +315,19 @@ sub lsn_of_page
 # Was that page written and never logged?  Building an index and adding buckets to
 # a hash index write new pages past the buffers, before their WAL is flushed.  If
 # the server is killed then, the page has an LSN that WAL does not reach; it is past
-# what the index knows of.  WAL will reach it later, so such pages are remembered.
+# what the index knows of.  WAL will reach it later, so such pages are remembered;
+# it may have done so by now if the server had to recover since the prior moment.
 sub is_unlogged
 {
-	my ($server, $before, $now, $after, $lost) = @_;
+	my ($server, $prior, $before, $now, $after, $lost) = @_;
 	my $page = page_of($after, $lost->{path}, $lost->{page});
 	my $key = "$lost->{path} $lost->{page}";
+	my ($since, $lsn) = (lsn_number($prior->{lsn}), lsn_of_page($page));
 
 	return 0 if $page eq '' or page_of($before, $lost->{path}, $lost->{page}) =~ /[^\0]/;
-	$server->{unlogged}{$key} = $page if lsn_of_page($page) > $now->{end};
+	$server->{unlogged}{$key} = $page
+	  if $lsn > $now->{end} or (grep { $_ >= $since && $_ < $lsn } @{ $server->{recoveries} })
+	  && is_unused_bucket($server->{data}, $lost->{path}, $lost->{page});
 	return ($server->{unlogged}{$key} // '') eq $page;
 }
 
@@ -373,13 +377,17 @@ sub judge
 		{
 			$count{orphans}++;
 		}
-		elsif (is_unlogged($server, $before, $now, $after, $lost))
+		elsif (is_unlogged($server, $prior, $before, $now, $after, $lost))
 		{
 			$count{unlogged}++;
 		}
 		elsif (is_replayed_empty($server, $before, $after, $lost))
 		{
 			$count{emptied}++;
+		}
+		elsif ($server->{rewound} && differ_in_label($primary->{data}, $server->{data}, $lost->{path}, $lost->{page}))
+		{
+			$count{relabelled}++;
 		}
 		elsif (defined $until && $page ne '' && lsn_of_page($page) >= $until)
 		{
@@ -426,8 +434,11 @@ sub check_state
 	my $log = $server->logged($server->{scanned} // 0);
 
 	# A backend that waits in its commit when it notices the postmaster's death ends
-	# as if the commit had failed.
-	$log =~ s/PANIC:  cannot abort transaction \d+, it was already committed//g if $server->{orphaned};
+	# as if the commit had failed.  A process that ends since it notices that leaves
+	# its latch asleep to one that was started with it, and is late.
+	$log =~ s/PANIC:  cannot abort transaction \d+, it was already committed|TRAP: failed Assert\("latch->maybe_sleeping == false"\)//g
+	  if $server->{orphaned};
+	push @{ $server->{recoveries} }, map { lsn_number($_) } $log =~ m{redo done at ([0-9A-F]+/[0-9A-F]+)}g;
 	$server->{scanned} = $server->log_size;
 	$server->{orphaned} = 0;
 	$count{overflown}++ if $overflows > 0;
@@ -643,7 +654,7 @@ sub span_transaction
 	check_server($primary, 'after');
 	$session->("INSERT INTO spanning $rows(11, 5000) i; DELETE FROM t0 WHERE id < 50;");
 	check_server($primary, 'after') if chance(0.5);
-	$session->(pick('COMMIT;', 'ROLLBACK;', "PREPARE TRANSACTION 'p0';"));
+	$session->(pick('COMMIT;', 'ROLLBACK;', "PREPARE TRANSACTION 'spanning';"));
 	$session->(undef);
 	$spanning = 0;
 	check_server($primary, 'after');
@@ -723,6 +734,23 @@ sub drop_standby
 	return;
 }
 
+# A server that is killed in promotion may go on with the timeline that it had, and keep
+# the history of the one that it was about to begin.  PostgreSQL would have its
+# standbys look for that.
+sub drop_unborn_timelines
+{
+	my ($server) = @_;
+	my $timeline = substr $server->query('SELECT pg_walfile_name(pg_current_wal_lsn())'), 0, 8;
+
+	for my $history (glob "$server->{data}/pg_wal/*.history")
+	{
+		next if $history !~ m{/([0-9A-F]{8})\.history$} || $1 le $timeline;
+		unlink $history or die "could not remove \"$history\": $!\n";
+		$count{unborn}++;
+	}
+	return;
+}
+
 # Promotes the standby, which may be disturbed in that and need it again.
 sub promote
 {
@@ -739,7 +767,9 @@ sub promote
 		}
 		for (my $end = time + 60; time < $end; sleep 0.02)
 		{
-			return if $standby->query('SELECT pg_is_in_recovery()') eq 'f';
+			next if $standby->query('SELECT pg_is_in_recovery()') ne 'f';
+			drop_unborn_timelines($standby);
+			return;
 		}
 		die "the standby is not promoted\n";
 	}
@@ -766,27 +796,36 @@ sub fail_over
 	return;
 }
 
-# pg_rewind has the old primary recover first.  PostgreSQL cannot, if an unlogged
-# relation's creation was rolled back just before the crash, and that is not in WAL:
-# the creation is replayed, and the empty file that keeps its number until the next
-# checkpoint is in the way.
-sub rewind
+# Recovery of a server fails if an unlogged relation's creation was rolled back just
+# before, and that is not in WAL: the creation is replayed, and the empty file that
+# keeps its number until the next checkpoint is in the way.  It is removed, and what
+# was tried is tried again.
+sub past_tombstones
 {
-	my ($old) = @_;
-	my $in_the_way = qr{FATAL:  could not create file "(\S+)": File exists};
+	my ($server, $try) = @_;
+	my $error;
 
 	for (1 .. 10)
 	{
-		eval {
-			$old->run('pg_rewind', '-D', $old->{data}, '-N',
-				'--source-server', "host=$work port=$primary->{port} dbname=postgres");
-		};
-		return if !$@;
-		my @files = map { "$old->{data}/$_" } $@ =~ /$in_the_way/g;
-		die $@ if !@files || -s $files[-1] || !-e "$files[-1]_init" || !unlink $files[-1];
+		return if eval { $try->(); 1 };
+		$error = $@;
+		my @files = map { "$server->{data}/$_" } $error =~ /FATAL:  could not create file "(\S+)": File exists/g;
+		die $error if !@files || -s $files[-1] || !-e "$files[-1]_init" || !unlink $files[-1];
 		$count{tombstones}++;
 	}
-	die $@;
+	die $error;
+}
+
+# pg_rewind has the old primary recover first.
+sub rewind
+{
+	my ($old) = @_;
+
+	past_tombstones($old, sub {
+		$old->run('pg_rewind', '-D', $old->{data}, '-N',
+			'--source-server', "host=$work port=$primary->{port} dbname=postgres");
+	});
+	return;
 }
 
 # The old primary becomes a standby of the new one.
@@ -905,12 +944,30 @@ SQL
 	return;
 }
 
+# A server that is killed while it writes a page may leave half of it at the end of a
+# file.  PostgreSQL does not see it, but for pg_checksums, which gives up.
+sub drop_halves
+{
+	my ($dir) = @_;
+
+	for my $name (map { glob "$dir/$_" } 'base/*/*', 'pg_tblspc/*/*/*/*')
+	{
+		my $half = (-s $name || 0) % 8192 or next;
+
+		next if $name !~ m{/\d+(?:_\w+)?(?:\.\d+)?$};
+		truncate $name, (-s _) - $half or die "could not truncate \"$name\": $!\n";
+		$count{halves}++;
+	}
+	return;
+}
+
 sub switch_checksums
 {
 	drop_standby();
 	check_all();
 	my $on = $primary->query('SHOW data_checksums') eq 'on';
 	$primary->stop('fast');
+	drop_halves($primary->{data});
 	$primary->run('pg_checksums', '-N', $on ? '--disable' : '--enable', '-D', $primary->{data});
 	$primary->start;
 	$count{switches}++;
@@ -986,23 +1043,6 @@ SQL
 	return $sums;
 }
 
-# Is a page of the copy the primary's, but for a later LSN?  Replay gives that to every
-# page of which a record has an image; the primary did not, if it changed nothing, as
-# when a hash index's bucket is squeezed.  What lacks a change has an earlier one.
-sub has_later_lsn_only
-{
-	my ($copy, $path, $page) = @_;
-	my ($here, $there) = map {
-		my ($fh, $bytes) = (undef, '');
-
-		open($fh, '<:raw', "$_->{data}/$path") && seek($fh, $page * 8192, 0) && read($fh, $bytes, 8192);
-		$bytes;
-	} $primary, $copy;
-
-	return length $here == 8192 && length $there == 8192 && lsn_of_page($here) < lsn_of_page($there)
-	  && substr($here, 10) eq substr($there, 10);
-}
-
 # Tables of the catalog alone decide which pages matter to the copy.
 sub compare_copy
 {
@@ -1015,7 +1055,7 @@ sub compare_copy
 		my ($path, $page, $verdict) = @_;
 
 		return if $verdict eq 'hint' || page_of($here, $path, $page) eq ($unlogged->{"$path $page"} // '-');
-		return $count{relabelled}++ if has_later_lsn_only($copy, $path, $page);
+		return $count{relabelled}++ if differ_in_label($primary->{data}, $copy->{data}, $path, $page);
 		push @lost, [ $path, $page ];
 	});
 	$copy->start;
@@ -1056,7 +1096,7 @@ sub restore_copy
 
 	configure($copy);
 	copy_wal($primary->{data}, $copy->{data});
-	$copy->start;
+	past_tombstones($copy, sub { $copy->start });
 	$copy->stop('fast');
 	compare_copy($copy, $exists);
 	$copy_sums = row_sums($copy);
@@ -1105,14 +1145,14 @@ sub verdict
 			[ rewinds => 'old primaries rewound' ], [ forgotten => '  without coverage of the past' ],
 			[ standbys => 'standbys made' ], [ gaps => 'gaps made and refused' ],
 			[ filled => 'sessions without the library known from WAL' ],
-			[ switches => 'checksums switched' ], [ spans => 'transactions looked at in the middle' ], [ floods => 'floods of relations' ],
+			[ switches => 'checksums switched' ], [ halves => '  halves of pages dropped before' ], [ spans => 'transactions looked at in the middle' ], [ floods => 'floods of relations' ],
 			[ overflown => 'looks at a map that had overflown' ], [ compared => 'comparisons' ],
 			[ pages => 'pages compared' ], [ differing => 'pages that differed' ], [ hints => 'pages that differed in hint bits' ],
 			[ marks => 'marks reported' ], [ later => 'pages changed after the report' ], [ orphans => 'pages of orphaned files' ],
 			[ unlogged => 'pages written and never logged' ],
 			[ emptied => 'pages that are replayed empty' ],
-			[ relabelled => 'pages that replay gave a later LSN' ],
-			[ tombstones => 'recoveries that PostgreSQL failed' ],
+			[ relabelled => 'pages that replay gave another LSN' ],
+			[ tombstones => 'recoveries that PostgreSQL failed' ], [ unborn => 'timelines that were not begun' ],
 			[ transferred => 'pages brought onto the copy' ], [ sums => 'tables whose rows agree' ]));
 	print "\nVERDICT: $what (seed $seed)\n";
 	return;
