@@ -15,9 +15,9 @@
 #include <unistd.h>
 
 #include "backup_list.h"
+#include "common/file_utils.h"
 #include "common/relpath.h"
 #include "miscadmin.h"
-#include "common/file_utils.h"
 #include "relation_files.h"
 #include "storage/fd.h"
 #include "summary_store.h"

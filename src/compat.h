@@ -22,7 +22,16 @@ typedef Oid RelFileNumber;
 #define InvalidRelFileNumber	InvalidOid
 #endif
 
-#ifndef FRONTEND
+#ifdef FRONTEND
+
+/* 17 added the database to what may be said of the connection for recovery. */
+#if PG_VERSION_NUM >= 170000
+#define generate_recovery_config(conn)	GenerateRecoveryConfig(conn, NULL, NULL)
+#else
+#define generate_recovery_config(conn)	GenerateRecoveryConfig(conn, NULL)
+#endif
+
+#else							/* !FRONTEND */
 
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
@@ -176,6 +185,6 @@ relpathperm_by_value(RelFileLocator locator, ForkNumber fork)
 #define LIBRARY_ONLY
 #endif
 
-#endif							/* FRONTEND */
+#endif							/* !FRONTEND */
 
 #endif							/* PTRACK_COMPAT_H */

@@ -147,7 +147,8 @@ map_read_passed_cuts(MapCut *cuts)
  * A new redo point was fixed: what follows belongs to a new cycle.  Called with
  * all WAL insertion locks held, inside a critical section, by the process that
  * makes checkpoints; or in the startup process, before the record at the redo
- * point is replayed.
+ * point is replayed; or by ptrack's worker, when it comes by a redo point in WAL
+ * that it follows, or learns of one.
  *
  * If the other half is still frozen, because a checkpoint failed after its
  * redo point was fixed or could not publish, or because publishing is slower

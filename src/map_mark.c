@@ -64,8 +64,8 @@ slot_is_for(MapKey *key, uint64 where, uint64 what, bool *claimed)
 /*
  * The slot of a key, which is added unless the table is full: then -1.  Sets
  * *added when it was not there before.  Only holders of insertion locks, who are
- * few, can overrun its limit together, so that there are free slots; if there
- * were none, it would be full, too.
+ * few, can overrun its limit together: so there are free slots, at one of which
+ * the search ends.
  */
 static int64
 table_slot(MapHalf *half, MapTable table, uint64 where, uint64 what, bool *added)
@@ -90,7 +90,6 @@ table_slot(MapHalf *half, MapTable table, uint64 where, uint64 what, bool *added
 		if (++slot == slots)
 			slot = 0;
 	}
-	return -1;
 }
 
 /*
@@ -264,7 +263,7 @@ map_unknown(void *arg)
 
 /*
  * The live map as the destination of effects: usable wherever a WAL insertion
- * lock is held, and in the startup process.
+ * lock is held, and in the process that replays or follows WAL.
  */
 const WalEffects map_effects = {
 	.mark = map_mark,

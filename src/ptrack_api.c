@@ -67,8 +67,8 @@ make_bytea(Size len)
 /*
  * The first call of a set-returning function that scans segments since the LSN
  * which is its first argument; the second, if it has one, is the lineage there.
- * Returns state_size zeroed bytes, that begin
- * with a SegmentScan pointer, as the function's state.
+ * The function's state is of state_size zeroed bytes, of which a SegmentScan
+ * pointer is the first.
  */
 static FuncCallContext *
 first_call(FunctionCallInfo fcinfo, Size state_size)

@@ -17,29 +17,29 @@
  *
  * Locks and memory ordering
  *
- * - Marks are made with a WAL insertion lock held, or in the startup process.
- *   They take no lock, allocate nothing and cannot fail.  A slot is claimed by
- *   setting the two words of its key, each by compare-and-exchange; whoever
- *   finds the first word set and the second not may claim the second for
- *   another key that shares the first.  A key, once whole, stays until the
- *   half is cleared, and a probe only passes slots that can never hold its
- *   key, so that no key gets two slots and nobody waits for anybody.
- * - map_cut runs with all WAL insertion locks held, or while nothing can
- *   insert.  It swaps halves and moves nothing.  That all insertion locks are
- *   held orders it against marks.
+ * - Marks are made with a WAL insertion lock held; or, where insertion marks
+ *   nothing, by the one process that replays WAL, or that follows it: the startup
+ *   process, or ptrack's worker.  They take no lock, allocate nothing and cannot
+ *   fail.  A slot is claimed by setting the two words of its key, each by
+ *   compare-and-exchange; whoever finds the first word set and the second not may
+ *   claim the second for another key that shares the first.  A key, once whole,
+ *   stays until the half is cleared, and a probe only passes slots that can never
+ *   hold its key, so that no key gets two slots and nobody waits for anybody.
+ * - map_cut runs with all WAL insertion locks held, which orders it against
+ *   marks; or in the one process that marks.  It swaps halves and moves nothing.
  * - Whoever copies a half holds the map's LWLock shared; whoever clears one,
- *   or moves the start of a running one, holds it exclusively, and is the
- *   process that makes checkpoints.  All of them pass a second lock, the gate,
- *   on their way to the first: so one copy after another cannot keep that
- *   process waiting.
+ *   or moves the start of a running one, holds it exclusively, and before that
+ *   publish.c's lock, so that it is one process at a time: mostly the one that
+ *   makes checkpoints.  All of them pass a second lock, the gate, on their way
+ *   to the first: so one copy after another cannot keep that process waiting.
  * - A cut may come at any moment in between, so a copy reads the cycle number
  *   first: the half that it says is running holds, running or just frozen, all
  *   marks whose insertion lock had been released by then.
  * - A bit is visible to others when the record's insertion lock is released.
- *
  * - Besides, each half adds up fingerprints of the records in it, in a slot for
  *   each process, which alone writes to it.  They are only read of a frozen
- *   half, or with all insertion locks held.
+ *   half, or while nobody else adds to them: with all insertion locks held, or
+ *   where WAL is replayed or followed.
  *
  * A crash loses the map.  Redo starts at the redo point that the running cycle
  * began at, or at an earlier one, and marks the same blocks again.

@@ -2,9 +2,9 @@
  * scan_progress.c
  *		How far long scans of WAL have come, in shared memory.
  *
- * For pg_stat_progress_ptrack.  A scan that finds no place is not shown.  A place is taken and given back by
- * its process identifier, so that no lock is needed; whoever looks may see a scan
- * that ends at this moment.
+ * For pg_stat_progress_ptrack.  A scan that finds no place is not shown.  A place
+ * is taken and given back by its process identifier, so that no lock is needed;
+ * whoever looks may see a scan that ends at this moment.
  */
 #include "postgres.h"
 

@@ -327,9 +327,9 @@ tidy_in_rounds(int keep_minutes)
 }
 
 /*
- * Makes exact, merges and removes what is due.  Returns false if it is too early to tell, or
- * if the store changed meanwhile.  Problems are warnings, or errors that leave
- * the store as useful as before.
+ * Makes exact, merges and removes what is due.  Returns false if it is too early to
+ * tell, or if the store changed meanwhile.  Problems are warnings, or errors that
+ * leave the store as useful as before.
  */
 bool
 tidy_store(int keep_minutes)

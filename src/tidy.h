@@ -1,6 +1,6 @@
 /*
  * tidy.h
- *		Merging and removing old summaries.
+ *		Making summaries exact, merging them, and removing old ones.
  */
 #ifndef PTRACK_TIDY_H
 #define PTRACK_TIDY_H

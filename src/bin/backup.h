@@ -5,6 +5,7 @@
  *		backup.c			the command: options, and the order of things
  *		backup_server.c		starting and stopping, and what the server says
  *		backup_plan.c		which files, and how each of them is taken
+ *		backup_units.c		what a connection takes at a time
  *		backup_fetch.c		the connections that fetch them
  *		backup_resume.c		going on with an interrupted backup
  *		backup_stream.c		WAL that is received meanwhile

@@ -44,8 +44,9 @@ typedef struct Fetch
 typedef struct Writing
 {
 	BlockNumber *patch;			/* of a file that is patched: the numbers of
-								 * the */
-	uint32		next_patch;		/* blocks that come; NULL: it is written anew */
+								 * the blocks that come; NULL: it is written
+								 * anew */
+	uint32		next_patch;		/* index of the next one */
 	BackupFile *file;			/* NULL: none */
 	FilePart   *part;			/* NULL: all of it */
 	char		path[MAXPGPATH];	/* in the backup */

@@ -17,8 +17,9 @@
 #include "backup.h"
 #include "backup_archives.h"
 #include "backup_output.h"
-#include "backup_stream.h"
 #include "backup_resume.h"
+#include "backup_stream.h"
+#include "compat.h"
 #include "fe_utils/recovery_gen.h"
 #include "paths.h"
 #include "report.h"
@@ -420,11 +421,7 @@ sync_backup(const BackupPlan *plan, const BackupOptions *options)
 static void
 write_recovery_settings(const BackupServer *server, const BackupOptions *options)
 {
-#if PG_VERSION_NUM >= 170000
-	PQExpBuffer contents = GenerateRecoveryConfig(server->conn, NULL, NULL);
-#else
-	PQExpBuffer contents = GenerateRecoveryConfig(server->conn, NULL);
-#endif
+	PQExpBuffer contents = generate_recovery_config(server->conn);
 
 	WriteRecoveryConfig(server->conn, unconstify(char *, options->target.directory), contents);
 	destroyPQExpBuffer(contents);

@@ -637,9 +637,9 @@ read_trailer(SummaryReader *reader)
 }
 
 /*
- * Reads the next item or redo point.  Only SUMMARY_END says that the items returned so far
- * are what was written: whoever must not act on damaged contents reads to the
- * end first.
+ * Reads the next item or redo point.  Only SUMMARY_END says that the items returned
+ * so far are what was written: whoever must not act on damaged contents reads to
+ * the end first.
  */
 SummaryResult
 summary_read_item(SummaryReader *reader, ChangeItem *item)

@@ -4,8 +4,8 @@
  *
  * Above all such as not every supported server writes any more: 15, and releases
  * before 17.11 and 18.6, clear bits of the visibility map without registering its
- * block, and their WAL may be replayed.  Every record goes through both front ends, and its main
- * data is cut into chunks in several ways; the effects must be the same.
+ * block, and their WAL may be replayed.  Every record goes through both front ends,
+ * and its main data is cut into chunks in several ways; the effects must be the same.
  *
  * Prints TAP.
  */
