@@ -116,7 +116,7 @@ unlink @old;
 # A restored backup, or a server that was rewound, starts from a redo point
 # inside a merged summary.  So does this one, which is rolled back.
 $node->start;
-my $since = checkpoint($node);
+checkpoint($node);
 $node->backup('inside', backup_options => ['--checkpoint=fast']);
 my ($inside) = slurp_file($node->backup_dir . '/inside/backup_label') =~ /START WAL LOCATION: (\S+)/;
 my $lineage = sql("SELECT ptrack_lineage('$inside')");

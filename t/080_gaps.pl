@@ -127,7 +127,7 @@ $node->stop;
 my $saved = $node->basedir . '/saved';
 PostgreSQL::Test::RecursiveCopy::copypath($node->data_dir, $saved);
 $node->start;
-my $since_copy = checkpoint($node);
+checkpoint($node);
 $node->safe_psql('postgres', 'UPDATE t SET i = i + 1');
 my $later = checkpoint($node);
 $node->stop;
@@ -170,6 +170,8 @@ chmod 0700, $node->data_dir;
 PostgreSQL::Test::Utils::system_or_bail('rm', '-rf', $node->data_dir . '/ptrack');
 PostgreSQL::Test::RecursiveCopy::copypath($newer, $node->data_dir . '/ptrack');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+# That checkpoint's time is another one, by more than the bounds in the summary, which
+# are in seconds.
 sleep 3;
 $node->start;
 $node->safe_psql('postgres', 'CREATE TABLE u AS SELECT i FROM generate_series(1, 100) i');

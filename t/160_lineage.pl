@@ -165,8 +165,6 @@ for my $try (1 .. 10)
 is($two[-1], $common, 'two histories have a redo point in common');
 isnt(lineage($two, $common), lineage($one, $common), 'but not their lineages there');
 is(lineages($two, @redo, $fork), lineages($one, @redo, $fork), 'what was before is of both');
-my ($full, $full_lsn) = base_copy('full', $one);
-my $full_lineage = lineage($one, $full_lsn);
 for my $node ($one, $two)
 {
 	$node->safe_psql('postgres', 'UPDATE t SET n = n + 1 WHERE i % 100 = 0');
