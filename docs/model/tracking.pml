@@ -5,7 +5,7 @@
  * It covers the way of a change from the insertion of its WAL record to the
  * answer of a query, through crashes, failures and sessions without the
  * library.  README.md in this directory says what is left out; dev/model checks
- * it, and checks that it fails when one of the design's rules is broken.
+ * it, and checks that it fails when one of the rules in docs/architecture.md is broken.
  *
  * Each statement, atomic block and d_step is one indivisible step, and anything
  * else may happen between two of them.  A comment at each says what makes it
