@@ -56,7 +56,7 @@ EOF
 	my $before = changed_blocks($node, $start);
 	my %map = pagemap($node, $start);
 
-	$node->stop('immediate');
+	crash($node);
 	$node->start;
 
 	my $after = changed_blocks($node, $start);
@@ -75,7 +75,7 @@ EOF
 	$node->safe_psql('postgres', 'UPDATE t SET v = 2 WHERE id % 1000 = 0');
 	$before = changed_blocks($node, $start);
 	my $since_middle = changed_blocks($node, $middle);
-	$node->stop('immediate');
+	crash($node);
 	$node->start;
 	is(lines_missing($before, changed_blocks($node, $start)), '', 'over several cycles');
 	is(lines_missing($since_middle, changed_blocks($node, $middle)), '', 'in the last cycle');
@@ -88,6 +88,7 @@ EOF
 	my $pid = $node->safe_psql('postgres',
 		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'");
 	my $offset = -s $node->logfile;
+	flush_wal($node);
 	kill 9, $pid;
 	$node->wait_for_log(qr/database system is ready to accept connections/, $offset);
 	is(lines_missing($before, changed_blocks($node, $middle)), '',

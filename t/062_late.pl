@@ -36,7 +36,7 @@ chmod 0700, $store;
 my ($last) = map { sprintf '%08X%08X.summary', map { hex } split m{/} } $redo[1];
 ok(poll_until(sub { grep { /$last$/ } summary_files($node) }), 'the worker publishes what they left');
 my $before = changed_blocks($node, $start);
-$node->stop('immediate');
+crash($node);
 $node->start;
 is(init_lsn($node), $init, 'so a crash leaves no gap');
 is(lines_missing($before, changed_blocks($node, $start)), '', 'and loses nothing');

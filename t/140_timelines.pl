@@ -163,7 +163,7 @@ follows($far, $near, 'after a crash on the second timeline');
 
 # Likewise the new primary: it crashes before it has made a checkpoint.
 $known = changed_blocks($near, $start);
-$near->stop('immediate');
+crash($near);
 $near->start;
 knows($near, $known, 'promoted and crashed');
 follows($far, $near, 'after a crash of the new primary');

@@ -14,7 +14,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(replays_redo_points need_replayed_redo_points need_hooks new_node new_standby checkpoint
-  follows_wal wal_from await_answers await_summary restartpoint catch_up
+  follows_wal wal_from await_answers await_file await_summary restartpoint flush_wal catch_up crash
   changed_blocks core_blocks lines_missing differences_from_core pagemap
   base_copy refresh_node compare_copy compare_recovered fails_like summary_files summary_crc
   write_summary summary_points change_summary_times
@@ -112,14 +112,33 @@ sub wal_from
 	return follows_wal() ? "ptrack.restore_command = 'cp " . $of->data_dir . "/pg_wal/%f %p'\n" : '';
 }
 
-# Waits until a standby has replayed what was done on the primary so far.  What
-# a query changes, by pruning, is not written until something is committed
-# after it.  Returns the LSN that was waited for.
+# Makes WAL durable of all that a primary knows to have changed.  What a query
+# changes, by pruning, is not written until something is committed after it.
+sub flush_wal
+{
+	my ($primary) = @_;
+
+	$primary->safe_psql('postgres', "SELECT pg_logical_emit_message(true, 'ptrack', '')");
+	return;
+}
+
+# Crashes a primary, of which all that it knew before is to be known after that.
+sub crash
+{
+	my ($primary) = @_;
+
+	flush_wal($primary);
+	$primary->stop('immediate');
+	return;
+}
+
+# Waits until a standby has replayed what was done on the primary so far.  Returns
+# the LSN that was waited for.
 sub catch_up
 {
 	my ($standby, $primary) = @_;
 
-	$primary->safe_psql('postgres', "SELECT pg_logical_emit_message(true, 'ptrack', '')");
+	flush_wal($primary);
 	my $lsn = $primary->safe_psql('postgres', 'SELECT pg_current_wal_flush_lsn()');
 	$standby->poll_query_until('postgres', "SELECT pg_last_wal_replay_lsn() >= '$lsn'")
 	  or die $standby->name . " does not get to $lsn";
