@@ -21,6 +21,9 @@ our @EXPORT = qw(replays_redo_points need_replayed_redo_points need_hooks new_no
   stretch_summaries make_huge_table log_since poll_until worker_pid run_regress
   run_c_test call_breaker);
 
+# Servers may take as long to start and to stop as anything else that is waited for.
+$ENV{PGCTLTIMEOUT} //= $PostgreSQL::Test::Utils::timeout_default;
+
 # The major version that is tested.
 my ($major) = `pg_config --version` =~ /(\d+)/;
 
