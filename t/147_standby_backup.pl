@@ -120,6 +120,7 @@ $known .= "\n" . changed_blocks($primary, $known_since);
 catch_up($standby, $primary);
 $standby->stop('immediate');
 $standby->start;
+catch_up($standby, $primary);
 is(lines_missing($known, changed_blocks($standby, $known_since)), '', 'all changes are known without full-page images');
 
 $_->stop for $standby, $primary;

@@ -91,6 +91,7 @@ catch_up($standby, $one);
 is(lineages($standby, @redo), $known, 'the same on the standby');
 $standby->stop('immediate');
 $standby->start;
+catch_up($standby, $one);
 is(lineages($standby, @redo), $known, 'after a crash of it');
 $_->stop('immediate') for $one;
 $one->start;
