@@ -66,6 +66,8 @@ $primary->safe_psql('postgres', 'CREATE TABLE hinted AS SELECT i FROM generate_s
 $later = restartpoint($standby, $primary);
 my $earlier = $standby->safe_psql('postgres', 'SELECT ptrack_init_lsn()');
 isnt($earlier, $later, 'changes are known from before');
+# What says it is the summary that ends there, which the worker may still have to write.
+await_file($standby, $later);
 for my $what ('disable', 'enable')
 {
 	$standby->stop;
