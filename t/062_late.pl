@@ -62,9 +62,15 @@ $node->stop;
 
 # Without a worker, a standby publishes at restartpoints only, and passes more
 # redo points than it can remember.  The one that the restartpoint is at is the
-# last but one: another checkpoint has begun.
+# last but one: another checkpoint has begun.  It waits a tenth of a second after
+# each page, so that it goes on for as long as there are pages to write in memory.
 need_replayed_redo_points();
-my $primary = new_node('busy', conf => "wal_keep_size = 1GB\nmax_worker_processes = 0\ncheckpoint_completion_target = 0.9");
+my $primary = new_node('busy', conf => <<'EOF');
+wal_keep_size = 1GB
+max_worker_processes = 0
+checkpoint_completion_target = 0.9
+shared_buffers = 32MB
+EOF
 $primary->safe_psql('postgres', 'CREATE TABLE t AS SELECT i FROM generate_series(1, 100000) i');
 $start = checkpoint($primary);
 my $standby = new_standby('standby', $primary);

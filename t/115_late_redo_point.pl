@@ -19,7 +19,11 @@ plan skip_all => 'redo points are in WAL' if replays_redo_points();
 plan skip_all => 'there is no gdb that may attach to a process'
   if system("sleep 60 & gdb -p \$! --batch -ex detach > /dev/null 2>&1; s=\$?; kill \$!; exit \$s") != 0;
 
-my $primary = new_node('primary', conf => "wal_keep_size = 1GB\ncheckpoint_completion_target = 0.9");
+my $primary = new_node('primary', conf => <<'EOF');
+wal_keep_size = 1GB
+checkpoint_completion_target = 0.9
+shared_buffers = 64MB
+EOF
 $primary->safe_psql('postgres', 'CREATE TABLE t AS SELECT i FROM generate_series(1, 10000) i; CREATE TABLE filler (a text)');
 my $standby = new_standby('standby', $primary);
 
@@ -27,8 +31,9 @@ sub lag { return $standby->safe_psql('postgres', 'SELECT scan_lag FROM pg_stat_p
 
 restartpoint($standby, $primary);
 
-# A checkpoint has begun, and something changes long after its redo point.
-$primary->safe_psql('postgres', 'UPDATE t SET i = i + 1');
+# A checkpoint has begun, and something changes long after its redo point.  It waits
+# a tenth of a second after each page, so that it goes on until it is told to hurry.
+$primary->safe_psql('postgres', q{UPDATE t SET i = i + 1; INSERT INTO filler SELECT repeat('y', 1000) FROM generate_series(1, 20000)});
 my $offset = -s $primary->logfile;
 my $backup = $primary->background_psql('postgres');
 $backup->query_until(qr/begins/, "\\echo begins\nSELECT pg_backup_start('ptrack', false);\n");
@@ -59,11 +64,13 @@ ok(poll_until(sub { return -e "$directory/attached" }), 'the debugger is there')
 $session->query_until(qr/asked/, "\\echo asked\n$query;\n\\echo answered\n");
 ok(poll_until(sub { return -e "$directory/halted" }), 'a query is halted');
 
-# The checkpoint ends, and the worker goes back.  It takes its time to read again.
-$standby->append_conf('postgresql.conf', 'ptrack.scan_rate = 512kB');
+# The checkpoint ends, and the worker goes back.  It takes its time to read again:
+# who was signalled before a new session began knows of that.
+$standby->append_conf('postgresql.conf', 'ptrack.scan_rate = 256kB');
 $standby->reload;
+$standby->poll_query_until('postgres', "SELECT current_setting('ptrack.scan_rate') = '256kB'") or die;
 $primary->safe_psql('postgres', 'CHECKPOINT');
-ok(poll_until(sub { return lag() > 1000000 }), 'the worker has gone back');
+ok(poll_until(sub { return lag() > 500000 }), 'the worker has gone back');
 append_to_file("$directory/go", '');
 $debugger->finish;
 like($session->query_until(qr/answered/, ''), qr/found 1/, 'the query has found the change');
