@@ -94,7 +94,7 @@ $session = $node->background_psql('postgres', on_error_stop => 0);
 my $pid = $session->query('SELECT pg_backend_pid()');
 $session->query("SELECT count(*) FROM (SELECT (ptrack_get_blocks('$start')).path LIMIT 3) s");
 $session->query("SELECT 1 / (length((b).page) - 8192) FROM (SELECT ptrack_get_blocks('$start') AS b OFFSET 0) s");
-$session->query("SET statement_timeout = '1ms'; SELECT count(*) FROM generate_series(1, 100), ptrack_get_blocks('$start'); RESET statement_timeout");
+$session->query("BEGIN; SET LOCAL statement_timeout = '1ms'; SELECT count(*) FROM generate_series(1, 100), ptrack_get_blocks('$start'); ROLLBACK");
 my @open = grep { m{\.summary$|/\Q$path\E$} } map { readlink($_) // () } glob "/proc/$pid/fd/*";
 is(scalar(@open), 0, 'no files are left open');
 is($session->query($count_blocks), $blocks, 'and the session works');

@@ -124,7 +124,7 @@ for my $call (sort keys %endless)
 }
 for my $timeout (1 .. 20)
 {
-	$session->query("SET statement_timeout = '$timeout ms'; $_; RESET statement_timeout") for values %endless;
+	$session->query("BEGIN; SET LOCAL statement_timeout = '$timeout ms'; $_; ROLLBACK") for values %endless;
 }
 is(join(' ', open_files($pid)), '', 'timed out at some moments: no file is left open');
 
