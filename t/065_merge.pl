@@ -139,7 +139,10 @@ is(sql("SELECT ptrack_lineage('$inside')"), $lineage, 'but it is a redo point st
 my $restored = PostgreSQL::Test::Cluster->new('restored');
 $restored->init_from_backup($node, 'inside');
 system_or_bail('rm', '-rf', $restored->data_dir . '/ptrack');
+# The worker may still be removing others.
+$node->stop;
 system_or_bail('cp', '-a', $node->data_dir . '/ptrack', $restored->data_dir);
+$node->start;
 $restored->start;
 is($restored->safe_psql('postgres', 'SELECT ptrack_init_lsn()'), $init, 'coverage goes on from a redo point inside a summary');
 is($restored->safe_psql('postgres', "SELECT ptrack_lineage('$inside')"), $lineage, 'with its lineage');

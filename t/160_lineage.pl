@@ -185,7 +185,7 @@ refused($two, $common, $of_one, 'and a restart');
 
 # The copy of a store does not make the history one's own.
 $two->stop;
-PostgreSQL::Test::Utils::system_or_bail('cp', '-a', '-f', $one->data_dir . '/ptrack', $two->data_dir);
+PostgreSQL::Test::Utils::system_or_bail('cp', '-a', '-f', summary_files($one), $two->data_dir . '/ptrack');
 $two->start;
 fails_like($two, $_, '55000', '', 'nor is it accepted with the summaries of the other one')
   for questions($common, "'$of_one'");
