@@ -296,6 +296,7 @@ $node->safe_psql('postgres', 'UPDATE t SET i = i + 1');
 $node->stop;
 PostgreSQL::Test::Utils::system_or_bail('rm', '-rf', $node->data_dir . '/ptrack');
 $node->start;
+await_answers($node);
 ok(!later(init_lsn(), $start), 'store deleted: WAL tells');
 all_of_t($start, 'store deleted: all of it');
 fails_like($node, "SELECT * FROM ptrack_get_pagemapset('$start', '$lineage')", '55000',
@@ -308,6 +309,7 @@ $node->stop;
 PostgreSQL::Test::Utils::system_or_bail('rm', '-rf', $node->data_dir . '/ptrack');
 lose_wal();
 $node->start;
+await_answers($node);
 expect_gap('store deleted', $start);
 
 # ... and while it runs: the next summary still comes.
