@@ -16,7 +16,6 @@ use PtrackTest;
 use Test::More;
 
 need_hooks('checkpoints do not write summaries');
-use Time::HiRes qw(sleep);
 
 # Kinds of calls in the order of the shim's, and the errors that they get; 0: a
 # read or write that stops half-way.
@@ -416,8 +415,8 @@ fails_like($node, "SELECT * FROM ptrack_get_pagemapset('$disabled')", '55000',
 	'before the changes that are known', 'they do not count later');
 $node->stop;
 
-# The worker: merging.  Each time from the same data directory, of which some
-# summaries are due to be merged.
+# The worker: merging.  Each time from the same data directory, whose summaries get
+# times at which some are due to be merged.
 $node = new_node('merging', conf => "fsync = on\nlog_min_messages = debug1");
 $store = $node->data_dir . '/ptrack';
 $node->safe_psql('postgres', 'CREATE TABLE t AS SELECT i FROM generate_series(1, 10000) i');
@@ -430,7 +429,6 @@ for my $i (1 .. 12)
 my $all = changed_blocks($node, $first);
 my $init = $node->safe_psql('postgres', 'SELECT ptrack_init_lsn()');
 $node->stop;
-stretch_summaries(600, summary_files($node));
 my $due = PostgreSQL::Test::Utils::tempdir() . '/due';
 system_or_bail('cp', '-a', $node->data_dir, $due);
 
@@ -441,18 +439,24 @@ sub merge_with
 
 	system_or_bail('rm', '-rf', $node->data_dir);
 	system_or_bail('cp', '-a', $due, $node->data_dir);
+	stretch_summaries(600, summary_files($node));
 	my $offset = -s $node->logfile;
 	arm('ptrack worker', $kind, $n, $error);
 	start();
 	$node->wait_for_log(qr/merged \d+ change|WARNING: .*ptrack|ERROR: /, $offset);
 
-	# It goes on, and other calls are made after that.
-	my ($before, $now) = ('', slurp_file($control));
-	while ($now ne $before)
-	{
-		sleep 0.4;
-		($before, $now) = ($now, slurp_file($control));
-	}
+	# It goes on, and other calls are made after that: until the one that is to fail, or
+	# until it waits.  Before 17 it does not say for what, so it must be quiet as well.
+	my $before = '';
+	poll_until(sub {
+		my $now = slurp_file($control);
+		my $quiet = $now eq $before;
+
+		return unpack('x48 L', $now) > 0 if $kind ne 'none';
+		$before = $now;
+		return $quiet
+		  && $node->safe_psql('postgres', 'SELECT worker_wait FROM pg_stat_ptrack') =~ /^(?:PtrackWorkerMain|Extension)$/;
+	});
 	return disarm();
 }
 
