@@ -36,7 +36,8 @@ END $$;
 EOS
 my ($copy, $since) = base_copy('copy', $primary);
 my $init = $primary->safe_psql('postgres', 'SELECT ptrack_init_lsn()');
-my $standby = new_standby('standby', $primary);
+# What it replays waits for what reads there, and does not cancel it.
+my $standby = new_standby('standby', $primary, conf => 'max_standby_streaming_delay = -1');
 my $session;
 
 sub begin_work
