@@ -10,7 +10,8 @@ use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
 
-my $node = new_node('primary', conf => '', initdb => ['--no-locale']);
+# Nobody writes pages between two looks at them.
+my $node = new_node('primary', conf => 'bgwriter_lru_maxpages = 0', initdb => ['--no-locale']);
 my $output = PostgreSQL::Test::Utils::tempdir;
 
 $node->safe_psql('postgres', 'DROP EXTENSION ptrack');
