@@ -250,8 +250,9 @@ follow_caught(MemoryContext context)
 	static long nap = 0;
 	bool		busy = run_caught(context, coverage_fill_start, false);
 
+	/* Whoever asks first may want a gap to be filled, and waits for that. */
 	if (!engine_follows())
-		return busy ? 0 : NAP_MS;
+		return busy ? 0 : coverage_has_begun() ? NAP_MS : FOLLOW_MAX_NAP_MS;
 	busy |= run_caught(context, follow_wal, false);
 	nap = busy ? FOLLOW_NAP_MS : Min(2 * Max(nap, FOLLOW_NAP_MS), FOLLOW_MAX_NAP_MS);
 	return nap;
