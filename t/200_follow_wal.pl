@@ -22,20 +22,6 @@ my $engine = sql('SELECT engine FROM pg_stat_ptrack');
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 sub redo_of { return $_[0]->safe_psql('postgres', 'SELECT redo_lsn FROM pg_control_checkpoint()'); }
 
-# Stops the worker while it has nothing to do: it might hold a lock that a
-# checkpoint or a query needs.
-sub stand_still
-{
-	my $pid = worker_pid($node);
-
-	poll_until(sub {
-			open my $fh, '<', "/proc/$pid/wchan" or die "could not open /proc/$pid/wchan: $!";
-			return (<$fh> // '') =~ /poll/;
-		}) or die 'the worker is busy for ever';
-	kill 'STOP', $pid;
-	return $pid;
-}
-
 # A checkpoint, of which the worker has written the summary.
 sub durable_checkpoint
 {
@@ -110,7 +96,7 @@ ok(poll_until(sub { sql(q{SELECT count(*) FROM pg_replication_slots WHERE slot_n
 
 # Answers do not wait: the worker stands still.
 my $start = durable_checkpoint($node);
-my $worker = stand_still();
+my $worker = stand_still($node);
 sql('UPDATE t SET v = v + 1 WHERE id % 100 = 0');
 my $pages = sql(q{SELECT count(DISTINCT (ctid::text::point)[0]) FROM t WHERE id % 100 = 0});
 cmp_ok(sql("SELECT pagecount FROM ptrack_get_pagemapset('$start') WHERE path = pg_relation_filepath('t')"), '>=', $pages,
@@ -129,7 +115,7 @@ is(lines_missing($since, changed_blocks($node, $between)), '', 'and what changed
 
 # A long tail is read by several processes, with the same result: records that
 # cross segments, one that is longer than a segment, and switches of WAL.
-stand_still();
+stand_still($node);
 $start = $between;
 sql($_) for 'CREATE TABLE long_tail AS SELECT i, repeat(md5(i::text), 30) AS v FROM generate_series(1, 40000) i',
 	q{SELECT pg_logical_emit_message(false, 'ptrack', repeat('x', 20 * 1024 * 1024))},
@@ -233,7 +219,7 @@ is(sql('SELECT ptrack_init_lsn()'), $init, 'coverage goes on');
 # A damaged record in the middle of WAL is an error that names the segment, and a
 # gap once there is a redo point after it.
 $start = durable_checkpoint($node);
-stand_still();
+stand_still($node);
 sql('UPDATE t SET v = v + 1');
 my ($name, $place) = split /\|/, sql("SELECT file_name, file_offset FROM pg_walfile_name_offset('$start'::pg_lsn + 60000)");
 sql('SELECT pg_switch_wal()');

@@ -167,14 +167,14 @@ SKIP:
 $node->append_conf('postgresql.conf', 'ptrack.engine = wal');
 $node->restart;
 ok(is_idle(), 'the worker has nothing to do');
-kill 'STOP', stat_of('worker_pid');
+my $worker = stand_still($node);
 $redo = sql('SELECT redo_lsn FROM pg_control_checkpoint()');
 sql(q{SELECT pg_logical_emit_message(false, '', repeat('x', 4000000))});
 $session = begin_statement("SET ptrack.scan_rate = '100kB'; SELECT count(*) FROM ptrack_changed_blocks('$redo')");
 ok(waits_for("query LIKE '%ptrack_changed_blocks%' AND pid <> pg_backend_pid()", 'ScanThrottle'), 'reading WAL slowly');
 sql(q{SELECT pg_cancel_backend(pid) FROM pg_stat_progress_ptrack});
 $session->quit;
-kill 'CONT', stat_of('worker_pid');
+kill 'CONT', $worker;
 $node->stop;
 
 done_testing();

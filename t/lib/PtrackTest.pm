@@ -18,7 +18,7 @@ our @EXPORT = qw(replays_redo_points need_replayed_redo_points need_hooks new_no
   changed_blocks core_blocks lines_missing differences_from_core pagemap
   base_copy refresh_node compare_copy compare_recovered fails_like summary_files summary_crc
   write_summary summary_points change_summary_times
-  stretch_summaries make_huge_table log_since poll_until worker_pid run_regress
+  stretch_summaries make_huge_table log_since poll_until worker_pid stand_still run_regress
   run_c_test call_breaker);
 
 # Servers may take as long to start and to stop as anything else that is waited for.
@@ -504,6 +504,21 @@ sub worker_pid
 		return $dir =~ s{.*/}{}r if (<$fh> // '') =~ /ptrack worker/;
 	}
 	return 0;
+}
+
+# Stops the worker while it has nothing to do: it might hold a lock that a
+# checkpoint or a query needs.  Returns its process identifier.
+sub stand_still
+{
+	my ($node) = @_;
+	my $pid = worker_pid($node);
+
+	poll_until(sub {
+			open my $fh, '<', "/proc/$pid/wchan" or die "could not open /proc/$pid/wchan: $!";
+			return (<$fh> // '') =~ /poll/;
+		}) or die 'the worker is busy for ever';
+	kill 'STOP', $pid;
+	return $pid;
 }
 
 # Has pg_regress run tests of sql/ on a node.  Returns whether they passed.
