@@ -251,7 +251,9 @@ $offset = -s $node->logfile;
 sql('CHECKPOINT');
 kill 'CONT', worker_pid($node);
 ok(poll_until(sub { log_since($node, $offset) =~ /WARNING:  changes from \S+ to \S+ are not known/ }), 'then what is known begins anew');
-await_answers($node);
+# It is said before it is done.
+poll_until(sub { return ($node->psql('postgres', "SELECT ptrack_init_lsn() > '$start'"))[1] eq 't' })
+  or die 'what is known does not begin anew';
 fails_like($node, "SELECT count(*) FROM ptrack_changed_blocks('$start')", '55000', 'before the changes that are known', 'damaged WAL');
 
 # WAL that is gone is fetched from an archive; or else that is a gap.
