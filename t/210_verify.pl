@@ -213,17 +213,19 @@ for my $method ('none', 'gzip', 'lz4', 'zstd')
 my $fetched = backup('fetched', '-Ft', '-X', 'fetch', '--manifest-checksums=SHA512');
 my $unsummed = backup('unsummed', '--manifest-checksums=NONE');
 
-# While these were made, segments were left early, and a record went over several.
+# While these were made, segments were left early, and a record went over several.  The
+# client is halted meanwhile, so that it is not done before.
 my %busy;
 for my $name ('busy', 'busy_gzip')
 {
 	my $path = "$work/$name";
-	my @command = ('pg_basebackup', '-d', $node->connstr('postgres'), '-D', $path, '-c', 'fast', '--no-sync', '--max-rate=16M',
+	my @command = ('pg_basebackup', '-d', $node->connstr('postgres'), '-D', $path, '-c', 'fast', '--no-sync', '--max-rate=8M',
 		"--tablespace-mapping=$place=$path-place", '-X', 'fetch', $name eq 'busy' ? () : ('-Ft', '-Z', 'gzip'));
 	my $running = IPC::Run::start(\@command);
 
 	$node->poll_query_until('postgres', "SELECT count(*) > 0 FROM pg_stat_progress_basebackup WHERE phase LIKE 'streaming database%'")
 	  or die 'no backup is running';
+	$running->signal('STOP');
 	for (1 .. 4)
 	{
 		$node->safe_psql('postgres', "INSERT INTO none SELECT generate_series(1, 1000)");
@@ -231,6 +233,7 @@ for my $name ('busy', 'busy_gzip')
 		$node->safe_psql('postgres', "SELECT count(pg_logical_emit_message(false, 'a', repeat('x', $_ * 700000)))");
 	}
 	is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_stat_progress_basebackup'), '1', "$name: WAL was written meanwhile");
+	$running->signal('CONT');
 	IPC::Run::finish($running);
 	$busy{$name} = $path;
 }
