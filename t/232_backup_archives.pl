@@ -59,7 +59,10 @@ for my $method ('gzip:1', 'lz4', 'zstd:level=1,workers=2')
 push @chain, client_backup($node, 'directory', prior => $chain[-1], args => [ '-X', 'stream', '-j', 2 ]);
 verify_backup($chain[-1], 'with streamed WAL');
 
-# Without a slot, when there is none to be had
+# Without a slot, when there is none to be had.  The session of the last backup may
+# still have its own.
+$node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_replication_slots WHERE temporary')
+  or die 'a temporary slot stays';
 $node->safe_psql('postgres', <<'EOS');
 UPDATE t SET n = n + 1 WHERE id % 778 = 0;
 SELECT pg_create_physical_replication_slot('taken_' || i)
