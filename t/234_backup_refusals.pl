@@ -12,7 +12,6 @@ use PostgreSQL::Test::Utils;
 use PtrackClient;
 use PtrackTest;
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $breaker = call_breaker();
 
@@ -28,11 +27,15 @@ sub interrupted
 {
 	my ($name, $pattern, $meanwhile) = @_;
 	my $dir = $node->backup_dir . '/interrupted';
-	local $ENV{PGAPPNAME} = 'pg_ptrack';
-	my $run = IPC::Run::start([ backup_command($node, $dir, args => [ '-j', 2, '-r', '2M' ]) ], '>', '/dev/null', '2>', \my $stderr);
+	my @command = backup_command($node, $dir, args => [ '-j', 2, '-r', '2M' ]);
+	my ($run, $stderr);
 
-	poll_until(sub { -e "$dir/base" });
-	usleep(300_000);
+	# Only its own sessions have that name.
+	{
+		local $ENV{PGAPPNAME} = 'pg_ptrack';
+		$run = IPC::Run::start(\@command, '>', '/dev/null', '2>', \$stderr);
+	}
+	await_fetching($node, 2);
 	$meanwhile->($run);
 	$run->finish;
 	is($run->result, 1, "$name: exit status");
@@ -41,7 +44,7 @@ sub interrupted
 	ok(poll_until(sub {
 		return $node->safe_psql('postgres', <<'EOS') eq '0';
 SELECT (SELECT count(*) FROM pg_replication_slots WHERE temporary) + count(*) FROM pg_stat_activity
-WHERE application_name = 'pg_ptrack' AND pid <> pg_backend_pid()
+WHERE application_name = 'pg_ptrack'
 EOS
 	}), "$name: nor on the server");
 	return;
@@ -52,7 +55,7 @@ for my $which (qw(ASC DESC))
 {
 	interrupted("a connection is terminated, $which", qr/terminating connection due to administrator command|server closed the connection/, sub {
 		$node->safe_psql('postgres', <<"EOS");
-SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity WHERE application_name = 'pg_ptrack' AND pid <> pg_backend_pid()
+SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity WHERE application_name = 'pg_ptrack'
 	ORDER BY backend_start $which LIMIT 1) p
 EOS
 	});

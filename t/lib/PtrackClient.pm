@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils;
 use PtrackTest;
 use Test::More;
 
-our @EXPORT = qw(backup_command client_backup backup_fails verify_backup combine_backups damage_page check_chain has_core_increments);
+our @EXPORT = qw(backup_command client_backup backup_fails await_fetching verify_backup combine_backups damage_page check_chain has_core_increments);
 
 # Damages a page of a table, which has four at least, while the node is stopped.
 sub damage_page
@@ -76,6 +76,19 @@ sub backup_fails
 	is($? >> 8, 1, "$name: exit status");
 	like($stderr, $pattern, "$name: says why");
 	ok(!-e $dir || $options{dir}, "$name: nothing is left");
+	return;
+}
+
+# Waits until files are being fetched, by all backups together through so many connections.
+sub await_fetching
+{
+	my ($node, $connections) = @_;
+
+	poll_until(sub {
+		return $node->safe_psql('postgres', <<"SQL") eq 't';
+SELECT sum(workers) = $connections AND bool_and(backup_streamed > 0) FROM pg_stat_progress_ptrack_backup
+SQL
+	}) or die "no files are fetched through $connections connections";
 	return;
 }
 
