@@ -16,7 +16,7 @@ my $primary = new_node('primary', conf => 'wal_keep_size = 1GB');
 $primary->safe_psql('postgres', <<'SQL');
 CREATE TABLE t (id int PRIMARY KEY, n int, v text);
 INSERT INTO t SELECT i, 0, repeat(md5(i::text), 10) FROM generate_series(1, 30000) i;
-CREATE TABLE filler AS SELECT * FROM t;
+SELECT format('CREATE TABLE filler_%s AS SELECT * FROM t WHERE id <= 5000', i) FROM generate_series(1, 9) i \gexec
 VACUUM;
 SQL
 checkpoint($primary);
@@ -47,7 +47,9 @@ sub wal_ranges
 
 my $full = client_backup($standby, 'full');
 my $of_core = core_backup($primary, 'of_core');
-$primary->safe_psql('postgres', 'UPDATE t SET n = 1 WHERE id % 1000 = 0');
+# What makes the next ones last.  Of one large file, the statement that reads it would
+# hold up replay for as long.
+$primary->safe_psql('postgres', 'UPDATE t SET n = 1 WHERE id % 1000 = 0; ' . join '; ', map { "UPDATE filler_$_ SET n = 1" } 1 .. 9);
 restartpoint($_, $primary) for $next, $standby;
 
 # Fails over while two backups of the other standby run, whose files come slowly.
@@ -59,8 +61,8 @@ for my $method (qw(fetch stream))
 
 	$run{$method} = { dir => $dir, stderr => \$stderr, run => IPC::Run::start(
 		[ backup_command($standby, $dir, prior => $full, args => [ '-r', '4M', '-X', $method ]) ], '>', '/dev/null', '2>', \$stderr) };
-	poll_until(sub { -e "$dir/base" });
 }
+await_fetching($standby, 2);
 $next->promote;
 $next->safe_psql('postgres', 'UPDATE t SET n = 2 WHERE id % 1000 = 1; CREATE TABLE after_promotion AS SELECT * FROM t WHERE id < 2000');
 restartpoint($standby, $next);
