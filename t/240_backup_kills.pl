@@ -75,8 +75,9 @@ EOS
 		my $pid = $node->safe_psql('postgres', <<'EOS');
 SELECT pid FROM pg_stat_activity WHERE application_name = 'pg_ptrack' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1
 EOS
-		kill 'KILL', $pid if $pid;
-		usleep(100_000);
+		return if !$pid || !kill 'KILL', $pid;
+		# When the server has noticed, it takes no connection until it has restarted.
+		poll_until(sub { return !kill 0, $pid });
 		poll_until(sub { return IPC::Run::run([ 'psql', '-X', '-c', 'SELECT 1', $node->connstr('postgres') ], '>&', '/dev/null') });
 	});
 
