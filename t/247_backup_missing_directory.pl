@@ -11,7 +11,6 @@ use PostgreSQL::Test::Utils;
 use PtrackClient;
 use PtrackTest;
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $node = new_node('primary', conf => 'wal_keep_size = 1GB');
 my $place = PostgreSQL::Test::Utils::tempdir() . '/place';
@@ -52,10 +51,14 @@ is($node->safe_psql('postgres', $lists), '4', 'what is there');
 # A tablespace that is being dropped has lost its directory, but not yet its link.
 without("$place/$version", sub {
 	my $session = $node->background_psql('postgres');
+	my $pid = $session->query_safe('SELECT pg_backend_pid()');
 	my $link_path = $node->data_dir . "/$link";
 
 	$session->query_until(qr/begun/, "\\echo begun\n$lists;\n");
-	usleep(300_000);
+	# It has come to the links when it has their directory open, and sleeps.
+	poll_until(sub {
+		return slurp_file("/proc/$pid/stat") =~ /\) S / && grep { (readlink $_ // '') =~ m{/pg_tblspc$} } glob "/proc/$pid/fd/*";
+	}) or die 'nobody waits for the link';
 	unlink $link_path or die;
 	my $output = $session->query(q{SELECT 'done'});
 	like($output, qr/^1\ndone/, 'the link goes, too: it is dropped');
