@@ -208,7 +208,11 @@ is((rows('true'))[0]{workers}, 0, 'was not joined');
 $next->quit;
 await_rows('none is left');
 
-# There is room for so many, and after these no less.
+# There is room for so many, and after these no less.  Their place is free when those
+# that joined have left, too.
+ok(poll_until(sub {
+	return $node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE application_name IN ('slow', 'none', 'increment')") eq '0';
+}), 'all sessions of backups have ended');
 for my $round (1, 2)
 {
 	my @sessions = map { $node->background_psql('postgres') } 1 .. 17;
