@@ -52,7 +52,8 @@ my $node = new_node('primary', conf => 'wal_keep_size = 1GB');
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 sql('CREATE ROLE watcher; GRANT pg_monitor TO watcher; CREATE TABLE t AS SELECT i FROM generate_series(1, 10000) i');
 checkpoint($node);
-poll_until(sub { sql('SELECT flushed_lsn >= redo_lsn FROM pg_stat_ptrack, pg_control_checkpoint()') eq 't' });
+# When it was written is noted last.
+poll_until(sub { sql('SELECT flushed_lsn >= redo_lsn AND last_flush IS NOT NULL FROM pg_stat_ptrack, pg_control_checkpoint()') eq 't' });
 sql('UPDATE t SET i = i + 1');
 my ($row) = rows($node, 'ptrack');
 is($row->{engine}, follows_wal() ? 'wal' : 'hooks', 'the engine is a label');
