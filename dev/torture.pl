@@ -35,7 +35,8 @@ my @base;    # data directory of the base copy, and the LSN that it is of
 
 # Comes here from PGOPTIONS and the like only by accident.
 delete @ENV{ grep { /^PG/ } keys %ENV };
-$ENV{PGOPTIONS} = '-c client_min_messages=error -c lock_timeout=60s';
+# Nothing takes minutes but what hangs.
+$ENV{PGOPTIONS} = '-c client_min_messages=error -c lock_timeout=60s -c statement_timeout=300s';
 $ENV{PGCONNECT_TIMEOUT} = 30;
 $| = 1;
 $SIG{$_} = sub { exit 130 } for 'INT', 'TERM';

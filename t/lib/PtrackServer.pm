@@ -161,16 +161,17 @@ sub is_down
 	return !$self->{pid};
 }
 
-# Does a log end with a server that takes connections?  After a process was killed
-# it must have started anew: it may say that it is ready while it goes down.  Or, if
-# $goes_on, never go down: one whose checkpointer was killed when its promotion ended
-# gets another and goes on.
-sub says_ready
+# What does a log say of a server in the end?  "ready": it takes connections; after a
+# process was killed it must have started anew, for it may say so while it goes down.
+# "unaware": it does without having started anew.  Its startup process had finished
+# before it was told that the checkpointer was killed.
+sub said
 {
-	my ($log, $goes_on) = @_;
+	my ($log) = @_;
 	my $killed = $log =~ s/.*was terminated by signal//s;
 
-	return $log =~ ($killed && !$goes_on ? qr/reinitializing.*ready to accept/s : qr/ready to accept/);
+	return '' if $log !~ /ready to accept/;
+	return !$killed || $log =~ /reinitializing.*ready to accept/s ? 'ready' : 'unaware';
 }
 
 # Waits until what was logged since that offset says that the server takes
@@ -180,9 +181,14 @@ sub await_ready
 	my ($self, $from) = @_;
 
 	# What has not ended five seconds after it was told to is killed.
-	for (my $begin = time; time < $begin + 120; sleep 0.01)
+	for (my $end = time + 120; time < $end; sleep 0.01)
 	{
-		return 1 if says_ready($self->logged($from), time > $begin + 20);
+		my $said = said($self->logged($from));
+
+		return 1 if $said eq 'ready';
+		# What the killed one held in shared memory, a page that it was writing, say, it
+		# holds forever: the next checkpoint would wait for that.
+		$self->stop('immediate') if $said eq 'unaware';
 		return 0 if $self->is_down;
 	}
 	die "$self->{name} does not come up\n";
