@@ -551,6 +551,13 @@ sub check_all
 # Mistreatment
 #
 
+# Half of a page is written by a process that is killed meanwhile.  Full page writes
+# mend that, which the load only switches off while there is one server.
+sub gently
+{
+	return !$standby && !$standby_planned;
+}
+
 sub killed
 {
 	my ($what) = @_;
@@ -581,11 +588,11 @@ sub recover
 			sleep rand 0.15;
 			if ($kind eq 'postmaster')
 			{
-				$server->kill_postmaster(chance(0.5));
+				$server->kill_postmaster(chance(0.5), gently());
 				killed('postmaster in recovery');
 				next;
 			}
-			killed("$kind in recovery") if $server->kill_child($kind);
+			killed("$kind in recovery") if $server->kill_child($kind, gently());
 		}
 		return if $server->await_ready($from);
 	}
@@ -606,10 +613,10 @@ sub mistreat
 	}
 	elsif ($kind eq 'postmaster')
 	{
-		$server->kill_postmaster(chance(0.5));
+		$server->kill_postmaster(chance(0.5), gently());
 		killed('postmaster');
 	}
-	elsif ($kind eq 'none' or !$server->kill_child($kind))
+	elsif ($kind eq 'none' or !$server->kill_child($kind, gently()))
 	{
 		$count{undisturbed}++;
 		return;

@@ -231,31 +231,64 @@ sub children
 	return %children;
 }
 
-# Kills one child of that kind, and waits until the postmaster has noticed.
-# Returns whether there was one.
+# A process's state, as /proc has it; '' if there is no such process.
+sub state_of
+{
+	my ($pid) = @_;
+
+	open my $fh, '<', "/proc/$pid/stat" or return '';
+	return (<$fh> // '') =~ /.*\) (\S)/ ? $1 : '';
+}
+
+sub has_ended
+{
+	return state_of($_[0]) =~ /^[ZX]?$/;
+}
+
+# Stops processes.  They are in no system call then: what they write is written to
+# its end, or not at all.
+sub hold
+{
+	my (@pids) = @_;
+
+	kill 'STOP', @pids;
+	for my $pid (@pids)
+	{
+		sleep 0.001 until has_ended($pid) || state_of($pid) eq 'T';
+	}
+	return;
+}
+
+# Kills one child of that kind, and waits until the postmaster has noticed; gently:
+# not while it writes.  Returns false if there was none, or it had ended by itself.
 sub kill_child
 {
-	my ($self, $kind) = @_;
+	my ($self, $kind, $gently) = @_;
 	my $from = $self->log_size;
 	my %children = $self->children;
 	my @found = grep { $children{$_} =~ $titles{$kind} } sort keys %children;
 	my $pid = @found ? $found[ rand @found ] : return 0;
 
+	hold($pid) if $gently;
 	return 0 if !kill 'KILL', $pid;
-	# One that was about to end anyway is not noticed as killed.
-	for (my $end = time + 5; time < $end && !$self->is_down; sleep 0.005)
+	# Nothing is said of one that had ended, or was going to because of another one.
+	for (my $end = time + 5; time < $end; sleep 0.005)
 	{
-		last if $self->logged($from) =~ /\(PID $pid\) was terminated by signal 9/;
+		return 1 if $self->is_down || $self->logged($from) =~ /\(PID $pid\) was terminated by signal 9/;
 	}
-	return 1;
+	return 0;
 }
 
-# Kills the postmaster; its children notice, or are killed as well.
+# Kills the postmaster; its children notice, or are killed as well; gently: not while
+# they write.
 sub kill_postmaster
 {
-	my ($self, $children_too) = @_;
-	my %children = $self->children;
+	my ($self, $children_too, $gently) = @_;
 
+	# It must not start another one, which nobody would kill or wait for.
+	hold($self->{pid});
+	my %children = $self->children;
+	hold(keys %children) if $children_too && $gently;
 	kill 'KILL', $self->{pid};
 	waitpid $self->{pid}, 0;
 	$self->{pid} = 0;
@@ -263,7 +296,7 @@ sub kill_postmaster
 	kill 'KILL', keys %children if $children_too;
 	for (my $end = time + 60; time < $end; sleep 0.01)
 	{
-		next if grep { -e "/proc/$_" } keys %children;
+		next if grep { !has_ended($_) } keys %children;
 		# Killed while it was writing them, it does not start any more.
 		unlink grep { -e $_ && !-s _ } "$self->{data}/postmaster.pid", glob "$self->{dir}/.s.PGSQL.$self->{port}.lock";
 		return;
