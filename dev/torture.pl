@@ -323,13 +323,19 @@ sub is_unlogged
 	my ($server, $prior, $before, $now, $after, $lost) = @_;
 	my $page = page_of($after, $lost->{path}, $lost->{page});
 	my $key = "$lost->{path} $lost->{page}";
-	my ($since, $lsn) = (lsn_number($prior->{lsn}), lsn_of_page($page));
 
 	return 0 if $page eq '' or page_of($before, $lost->{path}, $lost->{page}) =~ /[^\0]/;
+	my $lsn = lsn_of_page($page);
 	$server->{unlogged}{$key} = $page
-	  if $lsn > $now->{end} or (grep { $_ >= $since && $_ < $lsn } @{ $server->{recoveries} })
+	  if $lsn > $now->{end} or (grep { $_ < $lsn } recoveries_since($server, $prior))
 	  && is_unused_bucket($server->{data}, $lost->{path}, $lost->{page});
 	return ($server->{unlogged}{$key} // '') eq $page;
+}
+
+# A page's LSN as bytes, or '' if there is no such page.
+sub label_of
+{
+	return substr page_of(@_), 0, 8;
 }
 
 # Does a page of the visibility map differ because the prior moment is another
@@ -338,10 +344,54 @@ sub is_unlogged
 # errs on the safe side, for bits that are not set are not trusted.
 sub is_replayed_empty
 {
-	my ($server, $before, $after, $lost) = @_;
-	my ($here, $there) = map { substr page_of($_, $lost->{path}, $lost->{page}), 0, 8 } $before, $after;
+	my ($before, $after, $lost) = @_;
+	my ($there, $here) = map { label_of($_, $lost->{path}, $lost->{page}) } $before, $after;
 
-	return $server->{rewound} && $lost->{path} =~ /_vm(?:\.\d+)?$/ && $here eq $there && $here =~ /[^\0]/;
+	return $lost->{path} =~ /_vm(?:\.\d+)?$/ && $here eq $there && $here =~ /[^\0]/;
+}
+
+# Does a page differ by its label because the prior moment is another server's?  It
+# is the primary's page, which did not change there since.
+sub is_relabelled
+{
+	my ($server, $before, $lost) = @_;
+	my ($path, $page) = @$lost{qw(path page)};
+	my $now = $primary->{points}[-1]{image};
+	my $known = $primary->{foreign}{"$path $page"} // '-';
+
+	return (grep { label_of($now, $path, $page) eq $_ } label_of($before, $path, $page), $known)
+	  && differ_in_label($primary->{data}, $server->{data}, $path, $page);
+}
+
+# Does a page differ because a server was rewound, and earlier moments are another
+# server's?  All such pages are found, and remembered with their LSNs, when it is
+# looked at for the first time: any change from then on is its own.  Returns what
+# that counts as, or ''.
+sub is_foreign
+{
+	my ($server, $before, $after, $lost, $is_orphan) = @_;
+	my $key = "$lost->{path} $lost->{page}";
+	my $label = label_of($after, $lost->{path}, $lost->{page});
+
+	return 'known' if ($server->{foreign}{$key} // '-') eq $label;
+	return '' if !$server->{rewound};
+	my $what =
+		$is_orphan                                ? 'orphans'
+	  : is_replayed_empty($before, $after, $lost) ? 'emptied'
+	  : is_relabelled($server, $before, $lost)    ? 'relabelled'
+	  :                                             return '';
+
+	$server->{foreign}{$key} = $label;
+	return $what;
+}
+
+# Where recoveries since that moment ended.
+sub recoveries_since
+{
+	my ($server, $prior) = @_;
+	my $since = lsn_number($prior->{lsn});
+
+	return grep { $_ >= $since } @{ $server->{recoveries} };
 }
 
 sub end_of_wal
@@ -361,7 +411,7 @@ sub judge
 	my ($before, $after) = map { of_databases($_->{image}, $exists) } $prior, $now;
 	my $result = lost_changes($before, $after, $reported);
 	my @files = map { $_->{path} } @{ $result->{lost} };
-	# One that was rewound may have had some that the other server had not.
+	# Of one that was just rewound, earlier moments are another server's.
 	my %orphan = find_orphans($server, $server->{rewound} ? @files : grep { !$before->{$_} } @files);
 	my @lost;
 
@@ -373,22 +423,19 @@ sub judge
 	for my $lost (@{ $result->{lost} })
 	{
 		my $page = page_of($after, $lost->{path}, $lost->{page});
+		my $foreign = is_foreign($server, $before, $after, $lost, $orphan{ $lost->{path} });
 
-		if ($orphan{ $lost->{path} })
+		if ($foreign ne '')
+		{
+			$count{$foreign}++;
+		}
+		elsif ($orphan{ $lost->{path} })
 		{
 			$count{orphans}++;
 		}
 		elsif (is_unlogged($server, $prior, $before, $now, $after, $lost))
 		{
 			$count{unlogged}++;
-		}
-		elsif (is_replayed_empty($server, $before, $after, $lost))
-		{
-			$count{emptied}++;
-		}
-		elsif ($server->{rewound} && differ_in_label($primary->{data}, $server->{data}, $lost->{path}, $lost->{page}))
-		{
-			$count{relabelled}++;
 		}
 		elsif (defined $until && $page ne '' && lsn_of_page($page) >= $until)
 		{
@@ -727,6 +774,8 @@ sub become_standby
 	$standby->{points} = [@$points];
 	$standby->{init} = $primary->{init};
 	$standby->{unlogged} = $primary->{unlogged};
+	$standby->{foreign} = { %{ $primary->{foreign} } };
+	push @{ $standby->{recoveries} }, @{ $primary->{recoveries} };
 	$standby->append('standby.signal', '');
 	$standby->configure(%{ $primary->{settings} });
 	reconfigure($standby);
@@ -852,6 +901,7 @@ sub rewind_to_standby
 	$count{rewinds}++;
 	forget_unknown($standby);
 	check_all();
+	$standby->{rewound} = 0;
 	return;
 }
 
@@ -1006,7 +1056,7 @@ sub make_primary
 
 	mkdir "$work/places";
 	$primary = new_server();
-	$primary->{unlogged} = {};
+	@$primary{qw(unlogged foreign recoveries)} = ({}, {}, []);
 	$primary->init(chance(0.5) ? '--data-checksums' : ());
 	configure($primary, wal_level => 'replica', max_wal_senders => 5);
 	$primary->start;
@@ -1160,6 +1210,7 @@ sub verdict
 			[ unlogged => 'pages written and never logged' ],
 			[ emptied => 'pages that are replayed empty' ],
 			[ relabelled => 'pages that replay gave another LSN' ],
+			[ known => '  of these, compared again' ],
 			[ tombstones => 'recoveries that PostgreSQL failed' ], [ unborn => 'timelines that were not begun' ],
 			[ transferred => 'pages brought onto the copy' ], [ sums => 'tables whose rows agree' ]));
 	print "\nVERDICT: $what (seed $seed)\n";
