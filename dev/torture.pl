@@ -30,7 +30,7 @@ my ($primary, $standby, $server_count) = (undef, undef, 0);
 my $standby_planned = 0;    # there will be one again at once
 my (%count, %kills);
 my $many_pages = $MANY_PAGES;
-my $spanning = 0;    # a transaction is open, and has locks
+my $spanning = 0;    # or a session of database one, whose transaction is open and has locks
 my @base;    # data directory of the base copy, and the LSN that it is of
 
 # Comes here from PGOPTIONS and the like only by accident.
@@ -287,12 +287,13 @@ sub find_orphans
 	{
 		my $name = $server->query("SELECT datname FROM pg_database WHERE oid = $database");
 		my $files = join ', ', @{ $in_database{$database} };
+		# What an open transaction has made, it alone knows.
+		my $ask = $spanning && $name eq 'one' ? sub { $spanning->("$_[0];") } : sub { $server->query($_[0], $name) };
 
-		$orphan{$_} = 1 for split /\n/, $server->query(
+		$orphan{$_} = 1 for split /\n/, $ask->(
 			"SELECT path FROM (VALUES $files) v(path, space, relation), pg_filenode_relation(space, relation) r "
 			  . 'WHERE r IS NULL OR EXISTS (SELECT FROM pg_index WHERE indexrelid = r AND NOT indisready) '
-			  . q{OR path LIKE '%\_init' AND r IN (SELECT c.oid FROM pg_class c JOIN pg_am a ON a.oid = relam AND amname = 'bloom')},
-			$name);
+			  . q{OR path LIKE '%\_init' AND r IN (SELECT c.oid FROM pg_class c JOIN pg_am a ON a.oid = relam AND amname = 'bloom')});
 	}
 	return %orphan;
 }
@@ -409,7 +410,8 @@ sub judge
 {
 	my ($server, $prior, $now, $exists, $reported, $until) = @_;
 	my ($before, $after) = map { of_databases($_->{image}, $exists) } $prior, $now;
-	my $result = lost_changes($before, $after, $reported);
+	my $kept = !$server->{rewound} && !recoveries_since($server, $prior);
+	my $result = lost_changes($before, $after, $reported, $kept);
 	my @files = map { $_->{path} } @{ $result->{lost} };
 	# Of one that was just rewound, earlier moments are another server's.
 	my %orphan = find_orphans($server, $server->{rewound} ? @files : grep { !$before->{$_} } @files);
@@ -703,7 +705,7 @@ sub span_transaction
 	$session = $primary->session('one');
 	$session->($ROLLBACK_PREPARED);
 	$rows = q{SELECT i, md5(i::text) FROM generate_series};
-	$spanning = 1;
+	$spanning = $session;
 	$session->("BEGIN; DROP TABLE IF EXISTS spanning; CREATE TABLE spanning (i int, v text);"
 		  . "CREATE INDEX ON spanning (i); INSERT INTO spanning $rows(1, 10) i; UPDATE t0 SET k = k + 1 WHERE id < 100;");
 	check_server($primary, 'after');
@@ -1112,7 +1114,7 @@ sub compare_copy
 	each_difference($here, $there, sub {
 		my ($path, $page, $verdict) = @_;
 
-		return if $verdict eq 'hint' || page_of($here, $path, $page) eq ($unlogged->{"$path $page"} // '-');
+		return if $verdict ne 'different' || page_of($here, $path, $page) eq ($unlogged->{"$path $page"} // '-');
 		return $count{relabelled}++ if differ_in_label($primary->{data}, $copy->{data}, $path, $page);
 		push @lost, [ $path, $page ];
 	});

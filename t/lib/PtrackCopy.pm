@@ -264,7 +264,7 @@ sub compare_clusters
 	each_difference($here, $there, sub {
 		my ($path, $block, $verdict) = @_;
 
-		$verdict eq 'hint' || differ_in_label($source, $copy, $path, $block)
+		$verdict ne 'different' || differ_in_label($source, $copy, $path, $block)
 		  ? $hints++
 		  : push @different, "$path:$block";
 	});

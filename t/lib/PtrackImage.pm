@@ -20,8 +20,11 @@ my $CHUNK = 1024 * 1024;
 my $ZERO_CHUNK = "\0" x $CHUNK;
 my $ZERO_PAGE = "\0" x $BLCKSZ;
 
-# An entry for a page is the page's LSN, as it stands there, and half an MD5.
+# An entry for a page is the page's LSN, as it stands there, most of half an MD5, and
+# whether a heap's page says that all its rows are visible.
 my $ENTRY = 16;
+my $NO_LSN = "\0" x 8;
+my $ALL_VISIBLE = 4;
 my $ZERO_ENTRY = "\0" x $ENTRY;
 my $ZERO_ENTRIES = $ZERO_ENTRY x ($CHUNK / $BLCKSZ);
 
@@ -72,14 +75,21 @@ sub relation_directories
 	return @found;
 }
 
+# With wal_level = minimal there are pages with contents and without LSN, of which an
+# LSN cannot tell whether anything but hint bits changed: their digest does.
 sub page_entry
 {
 	my ($page) = @_;
 	my $lsn = substr $page, 0, 8;
+	my $visible = unpack('x10 v', $page) & $ALL_VISIBLE;
 
-	return $ZERO_ENTRY
-	  if $lsn eq "\0" x 8 && ($page eq $ZERO_PAGE || substr($page, 10) eq $EMPTY_PAGE);
-	return $lsn . substr md5($page), 0, $ENTRY - 8;
+	if ($lsn eq $NO_LSN)
+	{
+		return $ZERO_ENTRY if $page eq $ZERO_PAGE || substr($page, 10) eq $EMPTY_PAGE;
+		$page = without_hints($page);
+		substr $page, 10, 1, chr(ord(substr $page, 10, 1) & ~$ALL_VISIBLE);
+	}
+	return $lsn . substr(md5($page), 0, $ENTRY - 9) . chr $visible;
 }
 
 # The entries of all pages of a file, in one string.
@@ -132,19 +142,23 @@ sub take_image
 }
 
 # What a page is to another version of it: '' if they are the same, 'hint' if
-# they can differ by hint bits only, else 'different'.
+# they can differ by hint bits only, 'visible' if by whether all rows are visible, too,
+# else 'different'.
 #
 # Hint bits are set without WAL, so they leave the page's LSN alone; every other
-# change is logged and moves it.  Only pages of main forks have any.
+# change is logged and moves it, except that from whatever wal_level = minimal did
+# not log, and the record by which all rows become visible may leave it.  Only pages
+# of main forks have any.
 sub entry_verdict
 {
 	my ($path, $old, $new) = @_;
+	my $lsn = substr $old, 0, 8;
+	my $visible = substr($old, -1) ne substr($new, -1);
 
 	return '' if $old eq $new;
-	return 'hint'
-	  if $path !~ /_(?:vm|init)(?:\.\d+)?$/ && substr($old, 0, 8) eq substr($new, 0, 8)
-	  && $old ne $ZERO_ENTRY && $new ne $ZERO_ENTRY;
-	return 'different';
+	return 'different' if $path =~ /_(?:vm|init)(?:\.\d+)?$/ || $lsn ne substr $new, 0, 8;
+	return 'different' if $lsn eq $NO_LSN && substr($old, 0, -1) ne substr $new, 0, -1;
+	return $visible ? 'visible' : 'hint';
 }
 
 # Calls back with path, number of the page in the file, and verdict for each page
@@ -254,6 +268,13 @@ sub without_hints
 
 		substr $bytes, $special + 12, 2, pack 'v', $opaque & ~garbage_flag($identifier);
 	}
+	elsif ($special == $BLCKSZ - 8)
+	{
+		my ($opaque, $identifier) = unpack 'v x4 v', substr $bytes, $special, 8;
+
+		# The first page of an SP-GiST index has the pages that were used last, unlogged.
+		substr $bytes, 28, 64, "\0" x 64 if $identifier == 0xff82 && $opaque & 1;
+	}
 	# Metapages and the like have their contents there, unless they say otherwise.
 	substr $bytes, $lower, $upper - $lower, "\0" x ($upper - $lower) if $lower > 24;
 	return $bytes;
@@ -272,7 +293,7 @@ sub differ_in_label
 	my ($here, $there) = map { read_page("$_/$path", $page) } $one, $other;
 
 	return 0 if $here eq '' || $there eq '' || $path =~ /_(?:vm|init)(?:\.\d+)?$/;
-	return 0 if grep { substr($_, 0, 8) eq "\0" x 8 } $here, $there;
+	return 0 if grep { substr($_, 0, 8) eq $NO_LSN } $here, $there;
 	return without_hints($here) eq without_hints($there);
 }
 

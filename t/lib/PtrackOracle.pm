@@ -103,15 +103,19 @@ sub why_lost
 # between them.  Returns numbers: pages, those that differ, those that differ in
 # hint bits only, and lost: a list of { path, page, why }, of those that were not
 # reported.
+#
+# That all rows of a page are visible reaches the disk before the record of it does,
+# since without checksums and wal_log_hints the page keeps its LSN.  So a crash in
+# between may have lost that record, unless $kept says that there was none.
 sub lost_changes
 {
-	my ($prior, $now, $reported) = @_;
+	my ($prior, $now, $reported, $kept) = @_;
 	my %result = (pages => count_pages($now), differing => 0, hints => 0, lost => []);
 
 	each_difference($prior, $now, sub {
 		my ($path, $page, $verdict) = @_;
 
-		if ($verdict eq 'hint')
+		if ($verdict eq 'hint' || $verdict eq 'visible' && !$kept)
 		{
 			$result{hints}++;
 			return;

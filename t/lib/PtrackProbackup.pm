@@ -331,7 +331,7 @@ sub compare_backup
 	each_difference($image, take_image($restored->data_dir), sub {
 		my ($path, $block, $verdict) = @_;
 
-		$verdict eq 'hint' ? $result{hints}++ : push @{ $result{different} }, "$path:$block";
+		$verdict ne 'different' ? $result{hints}++ : push @{ $result{different} }, "$path:$block";
 	});
 	$result{pages} = count_pages($image);
 	$result{rows} = table_rows($restored);
