@@ -793,13 +793,20 @@ sub drop_standby
 	return;
 }
 
+sub timeline_of
+{
+	my ($server) = @_;
+
+	return substr $server->query('SELECT pg_walfile_name(pg_current_wal_lsn())'), 0, 8;
+}
+
 # A server that is killed in promotion may go on with the timeline that it had, and keep
 # the history of the one that it was about to begin.  PostgreSQL would have its
 # standbys look for that.
 sub drop_unborn_timelines
 {
 	my ($server) = @_;
-	my $timeline = substr $server->query('SELECT pg_walfile_name(pg_current_wal_lsn())'), 0, 8;
+	my $timeline = timeline_of($server);
 
 	for my $history (glob "$server->{data}/pg_wal/*.history")
 	{
@@ -839,6 +846,7 @@ sub fail_over
 {
 	my @load = start_load();
 	my $old = $primary;
+	my $timeline = timeline_of($old);
 
 	sleep 0.2 + rand 0.5;
 	pick(sub { $old->stop('fast') }, sub { $old->stop('immediate') },
@@ -848,7 +856,8 @@ sub fail_over
 	$primary = $standby;
 	$standby = undef;
 	$count{promotions}++;
-	$standby_planned = chance(0.5);
+	# On one timeline there is nothing to rewind, says pg_rewind, even if both went on.
+	$standby_planned = chance(0.5) && timeline_of($primary) ne $timeline;
 	check_all();
 	$standby_planned ? rewind_to_standby($old) : $old->run('rm', '-rf', $old->{data});
 	$standby_planned = 0;
