@@ -484,9 +484,11 @@ sub check_state
 	my $log = $server->logged($server->{scanned} // 0);
 
 	# A backend that waits in its commit when it notices the postmaster's death ends
-	# as if the commit had failed.  A process that ends since it notices that leaves
-	# its latch asleep to one that was started with it, and is late.
-	$log =~ s/PANIC:  cannot abort transaction \d+, it was already committed|TRAP: failed Assert\("latch->maybe_sleeping == false"\)//g
+	# as if the commit had failed, and one that waits in its rollback begins it anew,
+	# without a transaction.  A process that ends since it notices that leaves its
+	# latch asleep to one that was started with it, and is late.
+	$log =~ s/PANIC:\ \ cannot\ abort\ transaction\ \d+,\ it\ was\ already\ committed
+			|TRAP:\ failed\ Assert\("(?:TransactionIdIsValid\(proc->xid\)|latch->maybe_sleeping\ ==\ false)"\)//gx
 	  if $server->{orphaned};
 	push @{ $server->{recoveries} }, map { lsn_number($_) } $log =~ m{redo done at ([0-9A-F]+/[0-9A-F]+)}g;
 	$server->{scanned} = $server->log_size;
@@ -943,6 +945,7 @@ sub absent_session
 	$primary->stop('fast');
 	configure($primary, shared_preload_libraries => '', 'ptrack.map_size' => '16MB');
 	$primary->start;
+	run_in_both($ROLLBACK_PREPARED);
 	$primary->query('UPDATE t0 SET k = -k', 'one');
 	$primary->query('CHECKPOINT') if chance(0.5);
 	$primary->stop(pick('fast', 'immediate'));
@@ -1019,7 +1022,7 @@ sub drop_halves
 {
 	my ($dir) = @_;
 
-	for my $name (map { glob "$dir/$_" } 'base/*/*', 'pg_tblspc/*/*/*/*')
+	for my $name (map { glob "$dir/$_" } 'global/*', 'base/*/*', 'pg_tblspc/*/*/*/*')
 	{
 		my $half = (-s $name || 0) % 8192 or next;
 
@@ -1160,6 +1163,8 @@ sub restore_copy
 	end_sessions($session);
 	$exists = existing_databases($session);
 	$session->(undef);
+	# Locks of prepared transactions would have it wait.
+	run_in_both($ROLLBACK_PREPARED);
 	$sums = row_sums($primary);
 	$primary->stop('fast');
 
