@@ -627,6 +627,7 @@ sub recover
 		if ($server->is_down)
 		{
 			die "$server->{name} does not start\n" . $server->logged($from) if $starts++ > 5;
+			$count{tombstones}++ if $server->drop_halves_of_states($from);
 			reconfigure($server);
 			$from = $server->log_size;
 			$server->launch;

@@ -204,6 +204,22 @@ sub start
 	return;
 }
 
+# Removes the state files of prepared transactions because of which recovery failed.
+# A checkpointer that is killed leaves one that it was writing.  Of a transaction that
+# is newer than the last checkpoint it is to be removed, and that fails an assertion
+# of PostgreSQL 17's; any other cannot be read.  Replay writes it again, from where
+# that checkpoint began.  Returns how many there were.
+sub drop_halves_of_states
+{
+	my ($self, $from) = @_;
+	my $log = $self->logged($from);
+	my @names = $log =~ /incorrect size of file "pg_twophase\/(\w+)"/g;
+
+	push @names, map { sprintf '*%08X', $_ } $log =~ /removing future two-phase state file for transaction (\d+)/g
+	  if $log =~ /TRAP: failed Assert\("TransactionIdPrecedesOrEquals\(xid, /;
+	return unlink map { glob "$self->{data}/pg_twophase/$_" } @names;
+}
+
 # Stops the server: fast or immediate.
 sub stop
 {
